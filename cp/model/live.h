@@ -1,0 +1,91 @@
+// A consistent picture of lb-cp at one moment, taken on the controller's thread and read anywhere.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cp/model/model.h"
+
+namespace lb::cp {
+
+struct Event {
+  std::int64_t unix_ms = 0;
+  std::string object;     // "target blue 10.77.2.2:80", "listener web-80", "data-plane"
+  std::string old_state;
+  std::string new_state;
+  std::string reason;
+  std::string detail;
+};
+
+struct LiveTarget {
+  TargetKey key;
+  std::uint32_t weight = 0;   // configured
+  TargetStatus status;
+  NextHop next_hop;
+  double share = 0;           // of its group's slots, 0-1
+};
+
+struct LiveGroup {
+  std::string name;
+  bool fail_open = false;
+  std::uint64_t table_hash = 0;
+  std::vector<LiveTarget> targets;  // sorted by key, removed ones that still drain included
+};
+
+struct ListenerCounters {
+  std::uint64_t packets = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t new_flows = 0;
+  std::uint64_t dropped_packets = 0;
+};
+
+struct LiveListener {
+  std::string name;
+  bool draining = false;      // removed from the config, kept for its tracked flows
+  Listener config;
+  ListenerCounters counters;
+};
+
+struct LiveWorker {
+  std::uint32_t worker = 0;
+  std::uint32_t lcore = 0;
+  abi::Generation generation;
+  std::uint64_t flows = 0;
+  std::uint64_t flow_capacity = 0;
+  double busy = 0;
+  std::vector<std::uint64_t> counters;  // by abi::Counter
+};
+
+struct LiveState {
+  std::shared_ptr<const Config> config;
+  abi::Generation generation;           // last one accepted by lb-dp, or last compiled while it is away
+  bool data_plane_connected = false;
+  std::string data_plane_note;          // why not, or what it refused last
+  std::vector<LiveListener> listeners;
+  std::vector<LiveGroup> groups;        // sorted by name
+  std::vector<LiveWorker> workers;
+  std::deque<Event> events;             // newest first, at most 1,000
+};
+
+// One violation of a configuration file.
+struct Violation {
+  std::string file;
+  std::uint32_t line = 0;  // from 1; 0: the file as a whole
+  std::string field;
+  std::string text;
+};
+
+// One difference between two configurations.
+struct Change {
+  std::string kind;    // add | remove | change
+  std::string object;  // "vip web", "listener web-80", "target-group blue", "target blue 10.77.2.2:80"
+  std::string field;
+  std::string old_value;
+  std::string new_value;
+};
+
+}  // namespace lb::cp

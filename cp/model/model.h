@@ -1,0 +1,172 @@
+// What lb-cp knows, as plain structs: the desired state (from the config, defaults filled in) and the live state of targets.
+// Owner: the controller's thread; everything else gets const references or copies.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dp/abi/types.h"
+
+namespace lb::cp {
+
+enum class ListenerProtocol : std::uint8_t { tcp, udp, tcp_udp };
+
+struct AddressPrefix {
+  abi::IpAddress address;
+  std::uint8_t length = 128;  // of the 16-byte form
+  friend auto operator<=>(const AddressPrefix&, const AddressPrefix&) = default;
+};
+
+struct Vip {
+  std::string name;
+  abi::IpAddress address;
+  bool operator==(const Vip&) const = default;
+};
+
+struct WeightedGroup {
+  std::string name;
+  std::uint32_t weight = 1;  // 0-999
+  bool operator==(const WeightedGroup&) const = default;
+};
+
+struct Listener {
+  std::string name;
+  std::string vip;
+  ListenerProtocol protocol = ListenerProtocol::tcp;
+  std::uint16_t first_port = 0;  // host order, inclusive; any is 0-65535
+  std::uint16_t last_port = 0;
+  std::vector<WeightedGroup> groups;
+  bool operator==(const Listener&) const = default;
+};
+
+enum class ProbeProtocol : std::uint8_t { tcp, http, none };
+
+struct StatusRange {
+  std::uint16_t first = 200;
+  std::uint16_t last = 399;
+  bool operator==(const StatusRange&) const = default;
+};
+
+struct HealthCheck {
+  ProbeProtocol protocol = ProbeProtocol::tcp;
+  std::uint16_t port = 0;  // 0: traffic port
+  std::string path = "/";
+  std::string host;        // empty: the target's address
+  std::vector<StatusRange> matcher{{200, 399}};
+  std::chrono::seconds interval{10};
+  std::chrono::seconds timeout{5};
+  std::uint32_t healthy_threshold = 5;
+  std::uint32_t unhealthy_threshold = 2;
+  bool operator==(const HealthCheck&) const = default;
+};
+
+struct Target {
+  abi::IpAddress address;
+  std::uint16_t port = 0;    // resolved: target, else group; 0: the listener's port
+  std::uint32_t weight = 1;  // 0-65535
+  bool operator==(const Target&) const = default;
+};
+
+struct TargetGroup {
+  std::string name;
+  ListenerProtocol protocol = ListenerProtocol::tcp;
+  std::uint16_t port = 0;
+  abi::ForwardingMode mode = abi::ForwardingMode::ipip;
+  abi::Stickiness stickiness = abi::Stickiness::five_tuple;
+  std::uint32_t table_size = 65537;
+  std::chrono::seconds deregistration_delay{300};
+  bool terminate_on_deregistration = false;
+  bool terminate_on_unhealthy = true;
+  std::chrono::seconds unhealthy_draining_interval{0};
+  std::uint32_t minimum_healthy_count = 1;
+  std::uint32_t minimum_healthy_percentage = 0;  // 0: off
+  std::chrono::seconds tcp_idle_timeout{350};
+  std::chrono::seconds udp_idle_timeout{120};
+  HealthCheck health_check;
+  std::vector<Target> targets;
+  bool operator==(const TargetGroup&) const = default;
+};
+
+struct StaticNeighbour {
+  abi::IpAddress address;
+  abi::MacAddress mac{};
+  std::string interface;
+  bool operator==(const StaticNeighbour&) const = default;
+};
+
+// The desired state.
+struct Config {
+  std::uint64_t seed = 0;
+  std::vector<Vip> vips;
+  std::vector<Listener> listeners;
+  std::vector<TargetGroup> groups;
+  std::optional<AddressPrefix> tunnel_source_v4;
+  std::optional<AddressPrefix> tunnel_source_v6;
+  std::vector<StaticNeighbour> static_neighbours;
+  bool operator==(const Config&) const = default;
+};
+
+// Who a target is; everything about it hangs on this.
+struct TargetKey {
+  std::string group;
+  abi::IpAddress address;
+  std::uint16_t port = 0;
+  friend auto operator<=>(const TargetKey&, const TargetKey&) = default;
+};
+
+// Reason codes of AWS NLB (Target.NotRegistered …), without the prefix.
+enum class StateReason : std::uint8_t {
+  none,
+  registration_in_progress,
+  initial_health_checking,
+  failed_health_checks,
+  timeout,
+  response_code_mismatch,
+  deregistration_in_progress,
+  not_in_use,
+  not_registered,
+  invalid_target,
+  health_check_disabled,
+  internal_error,
+};
+std::string_view to_string(StateReason reason);  // "FailedHealthChecks"
+
+// The live state of one target, kept across restarts of lb-cp.
+struct TargetStatus {
+  std::uint32_t id = 0;                      // dense target id
+  abi::TargetState state = abi::TargetState::initial;
+  StateReason reason = StateReason::registration_in_progress;
+  std::string detail;                        // the probe's own words
+  std::int64_t since_unix_ms = 0;
+  bool drained_by_operator = false;          // lbctl drain
+  bool removed = false;                      // no longer in the config, kept until its delay is over
+  std::int64_t drain_ends_unix_ms = 0;       // valid while draining or unhealthy.draining
+  std::uint64_t flows = 0;                   // tracked flows that name it, all workers
+};
+
+// The way to an address, mirrored from the kernel.
+struct NextHop {
+  bool resolved = false;
+  std::string interface;       // kernel name
+  abi::MacAddress mac{};       // of the next hop
+  abi::MacAddress source_mac{};// of the interface
+  abi::IpAddress source;       // the kernel's preferred source address
+  std::uint32_t mtu_bytes = 1500;
+  std::uint16_t vlan = 0;
+  bool operator==(const NextHop&) const = default;
+};
+
+// Text forms. parse_address accepts IPv4 and IPv6; format_endpoint brackets IPv6: "[2001:db8::1]:80".
+std::optional<abi::IpAddress> parse_address(std::string_view text);
+std::string format_address(const abi::IpAddress& address);
+std::string format_endpoint(const abi::IpAddress& address, std::uint16_t port);
+std::string format_mac(const abi::MacAddress& mac);
+std::optional<abi::MacAddress> parse_mac(std::string_view text);
+std::string_view to_string(ListenerProtocol protocol);  // "TCP", "UDP", "TCP_UDP"
+
+}  // namespace lb::cp

@@ -1,0 +1,91 @@
+// Config and live state → snapshot bytes. Deterministic: the same input gives the same root and the same slots.
+//
+// A Compiler remembers the group segments it made, so that a change of one target rebuilds one Maglev table and copies the
+// other tables of its segment; every other segment is shared with the previous generation.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "cp/model/model.h"
+#include "dp/abi/snapshot.h"
+
+namespace lb::cp {
+
+// How one target takes part, decided by the health and drain rules.
+struct TargetInput {
+  TargetKey key;
+  std::uint32_t id = 0;
+  std::uint32_t weight = 0;       // in rotation with this weight; 0: takes no new flows
+  abi::TargetState state = abi::TargetState::initial;
+  abi::TrackedFlows tracked = abi::TrackedFlows::keep;
+  NextHop next_hop;
+};
+
+struct GroupInput {
+  TargetGroup config;
+  bool fail_open = false;
+  std::vector<TargetInput> targets;  // any order
+};
+
+struct ListenerInput {
+  Listener config;
+  bool draining = false;
+  std::uint32_t counter_index = 0;   // of its first protocol; a TCP_UDP listener becomes two, the second at counter_index + 1
+};
+
+struct SnapshotInput {
+  abi::Generation generation;
+  std::uint64_t fleet_seed = 0;
+  std::vector<Vip> vips;
+  std::vector<ListenerInput> listeners;
+  std::vector<GroupInput> groups;
+  std::optional<AddressPrefix> tunnel_source_v4;
+  std::optional<AddressPrefix> tunnel_source_v6;
+};
+
+// Immutable bytes of one segment. Sealed memfd where `fd` ≥ 0; owned.
+class SegmentMemory {
+ public:
+  SegmentMemory(const SegmentMemory&) = delete;
+  SegmentMemory& operator=(const SegmentMemory&) = delete;
+  ~SegmentMemory();
+  [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+  [[nodiscard]] int fd() const { return fd_; }
+  [[nodiscard]] std::uint64_t id() const { return id_; }
+
+ private:
+  friend class Compiler;
+  SegmentMemory() = default;
+  std::span<const std::byte> bytes_;
+  int fd_ = -1;
+  std::uint64_t id_ = 0;
+};
+
+struct CompiledSnapshot {
+  abi::Generation generation;
+  std::shared_ptr<const SegmentMemory> root;
+  std::vector<std::shared_ptr<const SegmentMemory>> segments;
+  std::uint32_t tables_built = 0;  // Maglev tables computed for this generation; the rest was reused
+};
+
+class Compiler {
+ public:
+  Compiler();
+  ~Compiler();
+  // Errors name the object and limit that was exceeded; nothing remembered changes then.
+  tl::expected<CompiledSnapshot, std::string> compile(const SnapshotInput& input);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lb::cp

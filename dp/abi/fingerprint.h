@@ -1,0 +1,87 @@
+// The layout fingerprint: a number computed at compile time from the size, alignment and field offsets of every struct of
+// the contract, and from its enumerator counts. Two builds that disagree about the bytes disagree about this number, and
+// lb-dp refuses a snapshot or a region by name (`fingerprint`) instead of misreading it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "dp/abi/control.h"
+#include "dp/abi/counters.h"
+#include "dp/abi/region.h"
+#include "dp/abi/snapshot.h"
+#include "dp/abi/types.h"
+
+namespace lb::abi {
+
+namespace detail {
+constexpr std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
+  h = (h ^ v) * 0x100000001b3ULL;
+  return h ^ (h >> 29);
+}
+template <typename... T>
+constexpr std::uint64_t mix_all(std::uint64_t h, T... v) {
+  ((h = mix(h, static_cast<std::uint64_t>(v))), ...);
+  return h;
+}
+template <typename T>
+constexpr std::uint64_t size_align(std::uint64_t h) {
+  return mix_all(h, sizeof(T), alignof(T));
+}
+}  // namespace detail
+
+constexpr std::uint64_t snapshot_fingerprint() {
+  using namespace detail;
+  std::uint64_t h = 0xcbf29ce484222325ULL;
+  h = size_align<SegmentHeader>(h);
+  h = mix_all(h, offsetof(SegmentHeader, version), offsetof(SegmentHeader, kind), offsetof(SegmentHeader, layout_fingerprint),
+              offsetof(SegmentHeader, size_bytes), offsetof(SegmentHeader, segment_id), offsetof(SegmentHeader, checksum));
+  h = size_align<Root>(h);
+  h = mix_all(h, offsetof(Root, generation), offsetof(Root, fleet_seed), offsetof(Root, segments), offsetof(Root, vip_table),
+              offsetof(Root, vips), offsetof(Root, range_listeners), offsetof(Root, listeners), offsetof(Root, groups),
+              offsetof(Root, group_targets), offsetof(Root, targets), offsetof(Root, ports), offsetof(Root, names),
+              offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6));
+  h = size_align<SegmentEntry>(h);
+  h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
+  h = size_align<Vip>(h);
+  h = mix_all(h, offsetof(Vip, name));
+  h = size_align<VipCell>(h);
+  h = mix_all(h, offsetof(VipCell, port), offsetof(VipCell, protocol), offsetof(VipCell, kind), offsetof(VipCell, index),
+              offsetof(VipCell, count));
+  h = size_align<Listener>(h);
+  h = mix_all(h, offsetof(Listener, first_port), offsetof(Listener, last_port), offsetof(Listener, protocol),
+              offsetof(Listener, draining), offsetof(Listener, group_count), offsetof(Listener, total_weight),
+              offsetof(Listener, counter_index), offsetof(Listener, name), offsetof(Listener, groups),
+              offsetof(ListenerGroup, cumulative_weight));
+  h = size_align<TargetGroup>(h);
+  h = mix_all(h, offsetof(TargetGroup, slot_count), offsetof(TargetGroup, slots_offset), offsetof(TargetGroup, first_target),
+              offsetof(TargetGroup, target_count), offsetof(TargetGroup, table_hash), offsetof(TargetGroup, name),
+              offsetof(TargetGroup, tcp_idle_timeout_s), offsetof(TargetGroup, udp_idle_timeout_s), offsetof(TargetGroup, mode),
+              offsetof(TargetGroup, stickiness), offsetof(TargetGroup, fail_open));
+  h = size_align<Target>(h);
+  h = mix_all(h, offsetof(Target, identity), offsetof(Target, group), offsetof(Target, port), offsetof(Target, weight),
+              offsetof(Target, flags), offsetof(Target, tracked), offsetof(Target, state), offsetof(Target, out_port),
+              offsetof(Target, mtu_bytes), offsetof(Target, vlan), offsetof(Target, next_hop_mac), offsetof(Target, source_mac));
+  h = size_align<TunnelSource>(h);
+  h = mix_all(h, sizeof(Port), sizeof(Table), sizeof(Name));
+  return mix_all(h, kForwardingModeCount, kStickinessCount, kTrackedFlowsCount, kTargetStateCount, kVipCellKindCount,
+                 kSnapshotVersion);
+}
+
+constexpr std::uint64_t region_fingerprint() {
+  using namespace detail;
+  std::uint64_t h = 0x84222325cbf29ce4ULL;
+  h = size_align<FlowRegionHeader>(h);
+  h = mix_all(h, offsetof(FlowRegionHeader, size_bytes), offsetof(FlowRegionHeader, node_secret),
+              offsetof(FlowRegionHeader, worker_count), offsetof(FlowRegionHeader, lines_per_worker),
+              offsetof(FlowRegionHeader, directory_offset), offsetof(FlowRegionHeader, lines_offset));
+  h = size_align<FlowLine>(h);
+  h = mix_all(h, offsetof(FlowLine, key), offsetof(FlowLine, meta), offsetof(FlowLine, sequence));
+  h = size_align<StatsRegionHeader>(h);
+  h = size_align<WorkerStats>(h);
+  h = mix_all(h, offsetof(WorkerStats, counters), offsetof(StatsRegionHeader, workers_offset),
+              offsetof(StatsRegionHeader, listeners_offset), offsetof(StatsRegionHeader, target_flows_offset));
+  return mix_all(h, kCounterCount, kRegionVersion);
+}
+
+}  // namespace lb::abi

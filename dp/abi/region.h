@@ -1,0 +1,49 @@
+// The flow region: every worker's flow table in memory that outlives lb-dp (a file on hugetlbfs or tmpfs, mode 0600).
+//
+//   FlowRegionHeader | u64 directory[target_capacity] | FlowLine[worker_count][lines_per_worker]
+//
+// Writer of a line: its worker alone, between two increments of `sequence` (odd while it is being written). Readers: other
+// workers and lb-cp, by relaxed atomics, retrying while the number is odd or has changed. Writer of header and directory:
+// lb-dp's main thread. How entries are placed and aged stands in dp/lb/flow_table.h.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "dp/abi/types.h"
+
+namespace lb::abi {
+
+inline constexpr std::uint64_t kFlowRegionMagic = 0x3130776f6c66626c;  // "lbflow01"
+inline constexpr std::uint32_t kRegionVersion = 1;
+inline constexpr std::uint32_t kFlowsPerLine = 5;
+
+// Five flows in one cache line, 12 bytes each and 4 for the line.
+//   key[i]   high 48 bits: keyed fingerprint, 0 = empty; low 16 bits: last seen, in ticks of 250 ms (wraps at 4.5 h)
+//   meta[i]  low 20 bits: target id; then 4 bits FlowState; 8 bits spare
+struct alignas(kCacheLineBytes) FlowLine {
+  std::array<std::uint64_t, kFlowsPerLine> key{};
+  std::array<std::uint32_t, kFlowsPerLine> meta{};
+  std::uint16_t sequence = 0;
+  std::uint16_t overflow = 0;  // how many flows whose first line this is stand in their second line
+};
+static_assert(sizeof(FlowLine) == 64);
+
+struct alignas(kCacheLineBytes) FlowRegionHeader {
+  std::uint64_t magic = 0;
+  std::uint32_t version = 0;
+  std::uint32_t worker_count = 0;
+  std::uint64_t layout_fingerprint = 0;  // region_fingerprint()
+  std::uint64_t size_bytes = 0;
+  std::array<std::uint8_t, 16> node_secret{};  // key of the flow hash; made once, never leaves the node
+  std::uint64_t lines_per_worker = 0;          // power of two
+  std::uint64_t directory_offset = 0;          // u64 identity by target id that entries were written under; 0 = none
+  std::uint64_t target_capacity = 0;
+  std::uint64_t lines_offset = 0;
+  std::uint64_t written_at_unix_ns = 0;        // CLOCK_REALTIME of the tick origin below
+  std::uint64_t tick_origin = 0;               // tick that written_at_unix_ns stands for
+  std::uint64_t reserved[5] = {};
+};
+static_assert(sizeof(FlowRegionHeader) == 192 || sizeof(FlowRegionHeader) == 128);
+
+}  // namespace lb::abi

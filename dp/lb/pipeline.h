@@ -1,0 +1,86 @@
+// The packet's way, in stages over a burst:
+//
+//   parse → VIP table → flow table → (miss) Maglev pick → rewrite / encapsulate
+//
+// A Pipeline belongs to one worker and is used by its thread alone. It knows no DPDK: packets are spans of bytes with
+// room in front, so that lb-dp (mbufs), lb-replay (pcap), `why` and the benchmarks run the very same code.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "dp/abi/counters.h"
+#include "dp/abi/types.h"
+#include "dp/lb/flow_table.h"
+#include "dp/lb/snapshot.h"
+
+namespace lb {
+
+inline constexpr std::uint32_t kBurst = 64;  // packets a Burst can hold
+
+enum class Verdict : std::uint8_t {
+  tx,      // send it on out_port: data and length describe the frame
+  punt,    // the kernel's: unchanged
+  drop,    // ends here; reason says why
+  answer,  // a drop with reason answered_*: the same buffer now holds lb's answer, to be sent on out_port
+};
+
+enum class FlowResult : std::uint8_t { none, hit, fresh };  // "none", "hit", "new" in lb-replay's output
+
+// Structure of arrays, count ≤ kBurst. Owner: the worker.
+struct Burst {
+  std::uint32_t count = 0;
+  bool ip_checksum_checked = false;                 // in: the NIC has verified IPv4 header checksums
+  // In: first byte of the Ethernet header, bytes of the frame, free bytes in front of data and behind it.
+  // Out (tx, answer): the frame to send; data may have moved into the headroom.
+  std::array<std::uint8_t*, kBurst> data{};
+  std::array<std::uint32_t, kBurst> length{};
+  std::array<std::uint16_t, kBurst> headroom{};
+  std::array<std::uint16_t, kBurst> tailroom{};
+  std::array<std::uint8_t, kBurst> in_port{};       // in: index of the port, as in snapshot ports
+  // Out.
+  std::array<Verdict, kBurst> verdict{};
+  std::array<abi::DropReason, kBurst> reason{};     // none unless drop or answer
+  std::array<std::uint8_t, kBurst> out_port{};      // into Snapshot::ports(); answers: the in_port
+  // Out, for replay, why and trace: what was decided on the way; kNoIndex where a stage was not reached.
+  std::array<std::uint32_t, kBurst> listener{};     // into Snapshot::listeners()
+  std::array<std::uint32_t, kBurst> group{};        // into Snapshot::groups()
+  std::array<std::uint32_t, kBurst> target{};       // target id
+  std::array<std::uint32_t, kBurst> slot{};         // Maglev slot; kNoIndex on a hit
+  std::array<FlowResult, kBurst> flow{};
+};
+
+// A buffer for a packet that lb makes beside the answer (the reset to the target). Rare path only.
+class ExtraPackets {
+ public:
+  virtual ~ExtraPackets() = default;
+  // Copies `length` bytes and sends them on `out_port` (as Burst::out_port). Counts nothing; false: no buffer or port full.
+  virtual bool send(std::uint8_t out_port, const std::uint8_t* frame, std::uint32_t length) = 0;
+};
+
+struct PipelineOptions {
+  FlowTable* flows = nullptr;                        // owned by the caller; this worker's
+  abi::WorkerStats* stats = nullptr;                 // this worker's counters
+  abi::ListenerStats* listener_stats = nullptr;      // listener_capacity blocks, by Listener::counter_index
+  ExtraPackets* extra = nullptr;
+  bool punt_enabled = true;                          // false: what would be punted is dropped as not_ip or punt_failed
+  std::uint32_t resets_per_second = 1000;            // limit of originated resets
+};
+
+class Pipeline {
+ public:
+  explicit Pipeline(const PipelineOptions& options);
+
+  // Decides and rewrites every packet of the burst. now_ns: a clock that never goes back (CLOCK_MONOTONIC or pcap time),
+  // read once per burst. Adds to counters rx_*, forwarded, punted, drops and originated_*; tx_* and tx_full are the sender's.
+  void process(const Snapshot& snapshot, Burst& burst, std::uint64_t now_ns);
+
+  // Ages a part of the flow table: call it often; each call looks at `lines` lines.
+  void age(const Snapshot& snapshot, std::uint32_t lines, std::uint64_t now_ns);
+
+ private:
+  PipelineOptions options_;
+};
+
+}  // namespace lb

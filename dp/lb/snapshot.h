@@ -1,0 +1,78 @@
+// A verified, read-only view of a snapshot's bytes (dp/abi/snapshot.h). The bytes are hostile until open() has accepted
+// them: it checks magic, version, fingerprint, sizes, checksums, that every table lies inside the root, that every index,
+// slot, enumerator and offset is in range, that probe chains end and shares add up. After that, accessors do not check.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "dp/abi/control.h"
+#include "dp/abi/snapshot.h"
+
+namespace lb {
+
+struct SnapshotError {
+  abi::Refusal refusal = abi::Refusal::none;
+  std::string text;  // which table, index and value
+};
+
+// Bytes of one segment and whatever keeps them mapped.
+struct SegmentBytes {
+  std::span<const std::byte> bytes;
+  std::shared_ptr<const void> owner;
+  bool verified = false;  // open() sets it: a segment shared by generations is verified once
+};
+
+class Snapshot {
+ public:
+  // Returns the bytes of the segment with this id, or nullptr (→ missing_segment). The pointee outlives open().
+  using SegmentResolver = std::function<SegmentBytes*(std::uint64_t segment_id)>;
+
+  // Verifies everything; the returned view keeps root and segments alive. Thread: any; touches every page once.
+  static tl::expected<std::shared_ptr<const Snapshot>, SnapshotError> open(SegmentBytes root, const SegmentResolver& segments);
+
+  // The segment ids a root names, after checking only the root itself. Errors as open().
+  static tl::expected<std::vector<std::uint64_t>, SnapshotError> segment_ids(std::span<const std::byte> root);
+
+  [[nodiscard]] const abi::Root& root() const { return *root_; }
+  [[nodiscard]] abi::Generation generation() const { return root_->generation; }
+  [[nodiscard]] std::span<const abi::VipCell> vip_table() const { return vip_table_; }
+  [[nodiscard]] std::span<const abi::Vip> vips() const { return vips_; }
+  [[nodiscard]] std::span<const std::uint32_t> range_listeners() const { return range_listeners_; }
+  [[nodiscard]] std::span<const abi::Listener> listeners() const { return listeners_; }
+  [[nodiscard]] std::span<const abi::TargetGroup> groups() const { return groups_; }
+  [[nodiscard]] std::span<const std::uint32_t> group_targets() const { return group_targets_; }
+  [[nodiscard]] std::span<const abi::Target> targets() const { return targets_; }
+  [[nodiscard]] std::span<const abi::Port> ports() const { return ports_; }
+  // First slot of a group's Maglev table; nullptr when slot_count is 0.
+  [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
+  [[nodiscard]] std::string_view name(abi::Name name) const { return {names_ + name.offset, name.length}; }
+
+ private:
+  Snapshot() = default;
+  friend class SnapshotVerifier;
+
+  const abi::Root* root_ = nullptr;
+  const char* names_ = nullptr;
+  std::span<const abi::VipCell> vip_table_;
+  std::span<const abi::Vip> vips_;
+  std::span<const std::uint32_t> range_listeners_;
+  std::span<const abi::Listener> listeners_;
+  std::span<const abi::TargetGroup> groups_;
+  std::span<const std::uint32_t> group_targets_;
+  std::span<const abi::Target> targets_;
+  std::span<const abi::Port> ports_;
+  std::vector<const std::uint16_t*> slots_;
+  std::vector<std::shared_ptr<const void>> owners_;
+};
+
+}  // namespace lb
