@@ -37,6 +37,8 @@ class Operations {
                                                                   const std::optional<std::string>& group, bool drain) = 0;
   // The snapshot in force and the workers' flow tables, for `why`.
   virtual explain::Context explain_context() = 0;
+  // A configuration, or the part of one that is to be shown, as YAML with defaults filled in (cp/config/render).
+  virtual std::string render(const Config& config) = 0;
 };
 
 }  // namespace lb::cp
