@@ -60,7 +60,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(TargetGroup, stickiness), offsetof(TargetGroup, fail_open));
   h = size_align<Target>(h);
   h = mix_all(h, offsetof(Target, identity), offsetof(Target, group), offsetof(Target, port), offsetof(Target, weight),
-              offsetof(Target, flags), offsetof(Target, tracked), offsetof(Target, state), offsetof(Target, out_port),
+              offsetof(Target, flags), offsetof(Target, tracked), offsetof(Target, state), offsetof(Target, out_port), offsetof(Target, mode),
               offsetof(Target, mtu_bytes), offsetof(Target, vlan), offsetof(Target, next_hop_mac), offsetof(Target, source_mac));
   h = size_align<TunnelSource>(h);
   h = mix_all(h, sizeof(Port), sizeof(Table), sizeof(Name));

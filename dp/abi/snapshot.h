@@ -118,8 +118,9 @@ struct alignas(kCacheLineBytes) Listener {
   std::uint32_t total_weight = 0;    // sum of the groups' weights; 0: no new flows
   std::uint32_t counter_index = 0;   // dense, stable while the listener lives; < kMaxListeners
   Name name;
-  std::uint32_t reserved[9] = {};
-  ListenerGroup groups[kMaxGroupsPerListener] = {};
+  std::uint32_t reserved = 0;
+  ListenerGroup groups[kMaxGroupsPerListener] = {};  // the first four share the first cache line
+  std::uint32_t reserved2[8] = {};
 };
 static_assert(sizeof(Listener) == 128);
 
@@ -157,11 +158,13 @@ struct alignas(kCacheLineBytes) Target {
   TrackedFlows tracked = TrackedFlows::keep;
   TargetState state = TargetState::unused;
   std::uint8_t out_port = 0;          // into Root::ports
+  ForwardingMode mode = ForwardingMode::ipip;  // its group's: so that a hit needs no line of the group
+  std::uint8_t reserved1 = 0;
   std::uint16_t mtu_bytes = 1500;     // of the way to the next hop: largest outer IP packet
   std::uint16_t vlan = 0;             // 0: untagged, else the VID
   MacAddress next_hop_mac{};          // destination MAC
   MacAddress source_mac{};            // MAC of out_port
-  std::uint32_t reserved[2] = {};
+  std::uint32_t reserved = 0;
 };
 static_assert(sizeof(Target) == 64);
 

@@ -1,0 +1,34 @@
+// What the packet path would do with the next packet of a flow, without a packet and without touching a table. Runs the very
+// functions the workers run (dp/lb/decide.h).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "dp/abi/counters.h"
+#include "dp/lb/flow_table.h"
+#include "dp/lb/pipeline.h"
+#include "dp/lb/snapshot.h"
+#include "dp/net/flow_key.h"
+
+namespace lb {
+
+// Indices into the snapshot's tables; abi::kNoIndex where a stage was not reached.
+struct FlowDecision {
+  Verdict verdict = Verdict::drop;                       // answer: lb would reply with a reset
+  abi::DropReason reason = abi::DropReason::none;        // of drop and answer
+  FlowResult flow = FlowResult::none;                    // fresh: it would get an entry where there is room
+  std::uint32_t listener = abi::kNoIndex;
+  std::uint32_t group = abi::kNoIndex;                   // of `target`, else the one a new flow would get
+  std::uint32_t target = abi::kNoIndex;                  // where the packet would go
+  std::uint32_t slot_group = abi::kNoIndex;              // what a new flow with this key would get now, whatever the entry says
+  std::uint32_t slot = abi::kNoIndex;
+  std::uint32_t slot_target = abi::kNoIndex;
+};
+
+// `entry`: what peek() found, std::nullopt: no entry. tcp_flags: of the next packet, for TCP; by default ACK where there is
+// an entry, else SYN. The packet is taken to be well-formed, with TTL and size in order.
+FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
+                          std::optional<std::uint8_t> tcp_flags = std::nullopt);
+
+}  // namespace lb

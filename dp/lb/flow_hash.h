@@ -1,0 +1,43 @@
+// Keyed 128-bit hashes of a flow. AES-128 as a pseudo-random permutation: an IPv4 flow is one block (addresses, ports,
+// protocol: 13 of 16 bytes), an IPv6 flow three blocks chained (CBC-MAC over a fixed length) under another key. Two uses with
+// two secrets, never mixed (DESIGN rule 1):
+//   flow table   the node secret: which line, which fingerprint
+//   slot         the fleet seed: which target group, which Maglev slot; the same on every node
+// Low and high 64 bits are independent. CPUs without AES instructions run a portable twin with identical values.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "dp/abi/types.h"
+#include "dp/net/flow_key.h"
+
+namespace lb {
+
+using NodeSecret = std::array<std::uint8_t, 16>;
+
+struct Hash128 {
+  std::uint64_t low = 0;
+  std::uint64_t high = 0;
+  friend constexpr bool operator==(const Hash128&, const Hash128&) = default;
+};
+
+// Eleven round keys for each of the two block formats.
+struct alignas(16) HashKeys {
+  std::array<std::array<std::uint8_t, 16>, 11> v4{};
+  std::array<std::array<std::uint8_t, 16>, 11> v6{};
+};
+
+[[nodiscard]] HashKeys make_hash_keys(const NodeSecret& secret);
+[[nodiscard]] HashKeys make_hash_keys(std::uint64_t fleet_seed);
+
+// One flow; uses AES instructions where the CPU has them. For places off the packet path.
+[[nodiscard]] Hash128 flow_hash(const HashKeys& keys, const net::FlowKey& key);
+
+// The same by the portable twin, for tests.
+[[nodiscard]] Hash128 flow_hash_portable(const HashKeys& keys, const net::FlowKey& key);
+
+// The part of a key that chooses group and slot under a stickiness: the rest is zero.
+[[nodiscard]] net::FlowKey sticky_key(const net::FlowKey& key, abi::Stickiness stickiness);
+
+}  // namespace lb
