@@ -1,0 +1,64 @@
+// lb-cp, as seen over its Unix socket. Every call has a deadline; every error is a sentence for the operator.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <tl/expected.hpp>
+
+namespace lb::api {
+class ApplyReply;
+class ApplyRequest;
+class DescribeReply;
+class DescribeRequest;
+class DiffReply;
+class DiffRequest;
+class DrainReply;
+class DrainRequest;
+class DropList;
+class ListenerList;
+class TargetGroupList;
+class TargetList;
+class VersionReply;
+class VipList;
+class WhyReply;
+class WhyRequest;
+class WorkerList;
+}  // namespace lb::api
+
+namespace lb::cli {
+
+class Client {
+ public:
+  // `timeout`: of a call. apply and diff get kWorkTime more, for lb-cp to read and compile the file.
+  Client(std::string socket_path, std::chrono::milliseconds timeout);
+  ~Client();
+
+  static constexpr std::chrono::seconds kWorkTime{10};
+
+  template <typename Reply>
+  using Result = tl::expected<Reply, std::string>;
+
+  Result<api::VersionReply> version();
+  Result<api::ApplyReply> apply(const api::ApplyRequest& request);
+  Result<api::DiffReply> diff(const api::DiffRequest& request);
+  Result<api::VipList> vips(const std::string& name);
+  Result<api::ListenerList> listeners(const std::string& name);
+  Result<api::TargetGroupList> target_groups(const std::string& name);
+  Result<api::TargetList> targets(const std::string& target_group);
+  Result<api::WorkerList> workers(const std::string& name);
+  Result<api::DropList> drops();
+  Result<api::DescribeReply> describe(const api::DescribeRequest& request);
+  Result<api::DrainReply> drain(const api::DrainRequest& request);
+  Result<api::DrainReply> undrain(const api::DrainRequest& request);
+  Result<api::WhyReply> why(const api::WhyRequest& request);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// "lbctl 0.1.0 is older than lb-cp 0.2.0", or empty where the versions are equal.
+std::string compare_versions(const std::string& client, const std::string& server);
+
+}  // namespace lb::cli
