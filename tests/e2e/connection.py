@@ -1,0 +1,96 @@
+"""Connections of the client that a test holds open and looks at while things change."""
+
+import json
+import subprocess
+import threading
+
+from tests.lib.lab import CLIENT, LabError
+
+# Runs in the client's namespace: one HTTP connection; a line on stdin is a request, a line on stdout its answer.
+HOLDER = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], 80, timeout=10, source_address=(sys.argv[2], int(sys.argv[3])))
+for line in sys.stdin:
+    try:
+        connection.request("GET", line.strip())
+        print(connection.getresponse().read().decode().strip(), flush=True)
+    except Exception as error:
+        print("error:", type(error).__name__, flush=True)
+"""
+
+# Runs in the client's namespace: requests on new and on kept connections from many threads, until stdin ends.
+LOAD = """
+import http.client, json, sys, threading
+address, errors, counts, stop = sys.argv[1], [], [0] * 8, threading.Event()
+def work(i):
+    kept = http.client.HTTPConnection(address, 80, timeout=20)
+    while not stop.is_set():
+        try:
+            for connection in (kept, http.client.HTTPConnection(address, 80, timeout=20)):
+                connection.request("GET", "/")
+                if connection.getresponse().read()[:1] != b"t": errors.append("answer")
+                counts[i] += 1
+            connection.close()
+        except Exception as error:
+            errors.append(repr(error))
+            kept = http.client.HTTPConnection(address, 80, timeout=20)
+        stop.wait(0.01)
+threads = [threading.Thread(target=work, args=(i,)) for i in range(len(counts))]
+[t.start() for t in threads]
+for _ in sys.stdin:
+    print(sum(counts), flush=True)
+stop.set()
+[t.join() for t in threads]
+print(json.dumps({"requests": sum(counts), "errors": errors}), flush=True)
+"""
+
+
+class _Script:
+    def __init__(self, lab, script, *arguments):
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *lab.inside(CLIENT, "/usr/bin/python3", "-c", script, *arguments)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def _ask(self, line, seconds=25):
+        watchdog = threading.Timer(seconds, self.process.kill)
+        watchdog.start()
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline().strip()
+        finally:
+            watchdog.cancel()
+        if not answer:
+            raise LabError("the client's connection gave no answer")
+        return answer
+
+
+class Connection(_Script):
+    """One kept HTTP connection from a port of the test's choice."""
+
+    def __init__(self, lab, case, port):
+        super().__init__(lab, HOLDER, case.vip, case.client, str(port))
+
+    def ask(self, path="/"):
+        return self._ask(path)
+
+
+class Load(_Script):
+    def __init__(self, lab, case):
+        super().__init__(lab, LOAD, case.vip)
+
+    def requests(self):
+        return int(self._ask("count"))
+
+    def finish(self):
+        """{"requests": N, "errors": [...]}"""
+        output, _ = self.process.communicate(timeout=40)
+        return json.loads(output.splitlines()[-1])

@@ -1,0 +1,54 @@
+"""Clients and targets that know nothing of the balancer between them."""
+
+import collections
+import json
+
+from tests.e2e.world import ECHO, IPERF
+from tests.lib.balancer import ROOT
+from tests.lib.lab import CLIENT, wait_until
+
+REQUESTS = 60
+
+
+def test_curl(up, case):
+    """New flows are spread over all targets; each flow stays where it began."""
+    answers = collections.Counter(up.answers(case, REQUESTS))
+    assert sum(answers.values()) == REQUESTS
+    # Three equal targets: fewer than 6 of 60 has a probability below 1e-5.
+    assert set(answers) == set(up.lab.targets) and min(answers.values()) >= 6, answers
+
+    one_connection = up.lab.curl("-w", "%{num_connects}\n", case.url("/?[1-100]")).split()
+    assert len(set(one_connection[0::2])) == 1
+    assert sum(map(int, one_connection[1::2])) == 1
+
+
+def test_same_tuple_same_target(up, case):
+    """A flow that comes back with the same addresses and ports goes to the same target."""
+    for port in (41001, 41002, 41003):
+        seen = {up.lab.curl("--local-port", str(port), "-H", "Connection: close", case.url()) for _ in range(4)}
+        assert len(seen) == 1, seen
+
+
+def test_iperf3_upload(up, case):
+    """Bulk TCP through the balancer arrives complete."""
+    size = 20_000_000
+    for target in up.lab.targets:
+        up.helper(target, f"iperf3-{target}", "iperf3", "-s", "-p", str(IPERF))
+    for target in up.lab.targets:
+        wait_until(f"iperf3 on {target}", lambda: up.lab.run(target, "ss", "-Hltn", f"sport = :{IPERF}").stdout.strip())
+    done = up.lab.run(CLIENT, "iperf3", "-c", case.vip, "-p", str(IPERF), "-n", str(size), "-J", "--connect-timeout", "5000", timeout=60)
+    result = json.loads(done.stdout)
+    assert result["end"]["sum_received"]["bytes"] >= size * 0.99
+
+
+def test_udp_echo(up, case):
+    """Datagrams are answered from the VIP, by all targets over many flows and by one within a flow."""
+    for target in up.lab.targets:
+        up.helper(target, f"echo-{target}", "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "serve", case.vip, str(ECHO), target)
+    for target in up.lab.targets:
+        wait_until(f"the echo on {target}", lambda: up.lab.run(target, "ss", "-Hlun", f"sport = :{ECHO}").stdout.strip())
+    done = up.lab.run(CLIENT, "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "ask", case.vip, str(ECHO), "30", "4", timeout=60)
+    flows = json.loads(done.stdout)
+    assert len(flows) == 30 and all(len(flow) == 4 for flow in flows)
+    assert all(len(set(flow)) == 1 for flow in flows)
+    assert {flow[0] for flow in flows} == set(up.lab.targets)

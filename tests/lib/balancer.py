@@ -1,0 +1,117 @@
+"""lb-dp, lb-cp, lbctl and lb-target in a lab, as an operator would run them."""
+
+import json
+import os
+import pathlib
+import signal
+
+from tests.lib.lab import LB, LabError, run, wait_until
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("LB_BUILD", ROOT / "build")).resolve() / "bin"
+METRICS = "127.0.0.1:9464"
+
+
+class Balancer:
+    """Files stand in the lab's folder: dp.yaml, dp.sock, cp.sock, state/."""
+
+    def __init__(self, lab, workers=1):
+        self.lab, self.workers = lab, workers
+        self.dp = self.cp = None
+        self.dp_socket, self.cp_socket = lab.folder / "dp.sock", lab.folder / "cp.sock"
+        self.dp_state, self.cp_state = lab.folder / "state/dp", lab.folder / "state/cp"
+        for path in (self.dp_state, self.cp_state):
+            path.mkdir(parents=True, exist_ok=True)
+        self.dp_config = lab.folder / "dp.yaml"
+        self.dp_config.write_text(self._dp_yaml())
+
+    def _dp_yaml(self):
+        cpus = sorted(os.sched_getaffinity(0))
+        # Workers share these CPUs with clients and targets: they sleep when nothing comes, and are pinned one to a CPU.
+        workers = ", ".join(f"{{lcore: {cpus[-1 - i]}}}" for i in range(self.workers))
+        return f"""name: {self.lab.prefix}
+control_socket: {self.dp_socket}
+state_dir: {self.dp_state}
+bpf_dir: {self.lab.folder}/bpf/lb-dp
+workers: [{workers}]
+ports:
+  - {{name: eth0, driver: af_xdp}}
+memory: {{mode: no_huge, size_mb: 128}}
+idle: {{after_empty_polls: 300, sleep_us: 50}}
+flow_table: {{flows_per_worker: 65536, path: {self.lab.folder}/flows}}
+capacity: {{targets: 4096, listeners: 1024}}
+"""
+
+    # Daemons.
+
+    def start_dp(self):
+        self.dp = self.lab.start(LB, "lb-dp", BIN / "lb-dp", "--config", self.dp_config)
+        wait_until("lb-dp's control socket", lambda: self.dp.require_running() and self.dp_socket.exists(), 30)
+
+    def start_cp(self):
+        self.cp = self.lab.start(LB, "lb-cp", BIN / "lb-cp", "--socket", self.cp_socket, "--dp-socket", self.dp_socket, "--state-dir",
+                                 self.cp_state, "--metrics", METRICS)
+        wait_until("lb-cp's answer", lambda: self.cp.require_running() and self.lbctl("get", "workers").returncode == 0, 30)
+
+    def wait_connected(self):
+        wait_until("lb-cp and lb-dp to meet", lambda: len(self.rows("workers")) == self.workers, 30)
+
+    def stop(self):
+        for process in (self.cp, self.dp):
+            if process:
+                process.stop()
+
+    def kill_cp(self):
+        self.cp.kill()
+
+    def kill_dp(self):
+        self.dp.stop(signal.SIGKILL)
+
+    # lbctl.
+
+    def lbctl_command(self, *arguments):
+        return [BIN / "lbctl", "--socket", self.cp_socket, *arguments]
+
+    def lbctl(self, *arguments, check=True):
+        return run(self.lbctl_command(*arguments), check=check)
+
+    def json(self, *arguments):
+        return json.loads(self.lbctl(*arguments, "-o", "json").stdout)
+
+    def rows(self, kind, *arguments):
+        """The rows of `lbctl get KIND`, as dictionaries."""
+        return rows(self.json("get", kind, *arguments))
+
+    def targets(self, group):
+        """address:port → row."""
+        return {row["address"]: row for row in self.rows("targets", group)}
+
+    def apply(self, path):
+        return self.lbctl("apply", "-f", path)
+
+    def why(self, protocol, source, source_port, destination, destination_port):
+        return self.json("why", protocol, source, str(source_port), destination, str(destination_port))
+
+    def drops(self):
+        return {row["reason"]: int(row["packets"]) for row in rows(self.json("drops"))}
+
+    def wait_state(self, group, address, state, seconds=20):
+        wait_until(f"{group} {address} to be {state}", lambda: self.targets(group)[address]["state"] == state, seconds)
+
+    def wait_all_healthy(self, group, seconds=20):
+        wait_until(f"all targets of {group} to be healthy",
+                   lambda: all(row["state"] == "healthy" for row in self.targets(group).values()), seconds)
+
+    # Targets.
+
+    def attach_targets(self):
+        for target in self.lab.targets:
+            self.lab.run(target, BIN / "lb-target", "attach", "eth0")
+
+
+def rows(document):
+    """lbctl's lists hold their rows under one key."""
+    lists = [value for value in document.values() if isinstance(value, list)]
+    if len(lists) > 1:
+        raise LabError(f"more than one list in {sorted(document)}")
+    return lists[0] if lists else []
