@@ -1,4 +1,4 @@
-"""./run demo: lb between real clients and real servers, on one machine, in network namespaces of its own."""
+"""./run demo: curl, lb and nginx on one machine, in network namespaces of their own."""
 
 import argparse
 import collections
