@@ -136,6 +136,9 @@ enum class StateReason : std::uint8_t {
 };
 std::string_view to_string(StateReason reason);  // "FailedHealthChecks"
 
+// What its probes say of a target (cp/health/rise_fall.h); its state follows from that, drains and listeners.
+enum class Health : std::uint8_t { initial, healthy, unhealthy };
+
 // The live state of one target, kept across restarts of lb-cp.
 struct TargetStatus {
   std::uint32_t id = 0;                      // dense target id
