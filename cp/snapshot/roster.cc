@@ -1,0 +1,505 @@
+#include "cp/snapshot/roster.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace lb::cp {
+namespace {
+
+constexpr std::int64_t kLingerCheckMs = 1000;  // how often flows of a removed target are looked at
+
+std::int64_t in_ms(std::chrono::seconds seconds) {
+  return std::chrono::milliseconds(seconds).count();
+}
+
+std::string object_of(const TargetKey& key) {
+  return "target " + key.group + " " + format_endpoint(key.address, key.port);
+}
+
+bool leaving(const TargetRecord& target) {
+  return target.status.removed || target.status.drained_by_operator;
+}
+
+// Would `old`, draining, be found before `live` for packets that are the latter's? (Narrowest port range first.)
+bool shadows(const ListenerRecord& old, const ListenerRecord& live) {
+  const bool protocols_meet = old.config.protocol == live.config.protocol ||
+                              old.config.protocol == ListenerProtocol::tcp_udp ||
+                              live.config.protocol == ListenerProtocol::tcp_udp;
+  const bool ports_meet = old.config.first_port <= live.config.last_port && live.config.first_port <= old.config.last_port;
+  return protocols_meet && ports_meet && old.address == live.address &&
+         old.config.last_port - old.config.first_port <= live.config.last_port - live.config.first_port;
+}
+
+// The same listener before and after a change of configuration.
+bool same_listener(const ListenerRecord& a, const ListenerRecord& b) {
+  return a.config.name == b.config.name && a.config.protocol == b.config.protocol && a.address == b.address &&
+         a.config.first_port == b.config.first_port && a.config.last_port == b.config.last_port;
+}
+
+TargetFacts facts_of(const GroupRecord& group, const TargetRecord& target, bool is_vip) {
+  return {.weight = target.weight,
+          .health = target.health,
+          .failure = target.failure,
+          .probed = group.config.health_check.protocol != ProbeProtocol::none,
+          .invalid = target.local || is_vip,
+          .leaving = leaving(target),
+          .drain_ends_unix_ms = target.status.drain_ends_unix_ms,
+          .unhealthy_since_unix_ms = target.unhealthy_since_unix_ms};
+}
+
+}  // namespace
+
+const TargetRecord* Roster::find(const TargetKey& key) const {
+  const auto group = groups_.find(key.group);
+  if (group == groups_.end()) return nullptr;
+  const auto target = group->second.targets.find(key);
+  return target == group->second.targets.end() ? nullptr : &target->second;
+}
+
+std::vector<abi::IpAddress> Roster::addresses() const {
+  std::vector<abi::IpAddress> all;
+  all.reserve(by_address_.size());
+  for (const auto& [address, keys] : by_address_) all.push_back(address);
+  return all;
+}
+
+void Roster::note(std::int64_t now_unix_ms, std::string object, std::string_view old_state, std::string_view new_state,
+                  std::string_view reason, std::string detail) {
+  events_.push_back({now_unix_ms, std::move(object), std::string(old_state), std::string(new_state), std::string(reason),
+                     std::move(detail)});
+}
+
+std::vector<Event> Roster::take_events() {
+  return std::exchange(events_, {});
+}
+
+// ---- the desired state ----
+
+tl::expected<void, std::string> Roster::apply(const Config& config, std::int64_t now_unix_ms) {
+  std::size_t ids = leaving_ids_.size();
+  for (const auto& [name, group] : groups_) ids += group.targets.size();
+  for (const TargetGroup& group : config.groups) {
+    const auto known = groups_.find(group.name);
+    for (const Target& target : group.targets) {
+      ids += known == groups_.end() || !known->second.targets.contains({group.name, target.address, target.port}) ? 1 : 0;
+    }
+  }
+  if (ids > abi::kMaxTargets) {
+    return tl::unexpected("more than " + std::to_string(abi::kMaxTargets) + " targets, those still draining included");
+  }
+  const std::size_t pairs = config.listeners.size() + listeners_.size() + leaving_counter_pairs_.size();
+  if (pairs > abi::kMaxListeners / 2) {
+    return tl::unexpected("more than " + std::to_string(abi::kMaxListeners / 2) +
+                          " listeners, those still draining included");
+  }
+  config_ = config;
+  vip_addresses_.clear();
+  for (const Vip& vip : config.vips) vip_addresses_.insert(vip.address);
+  apply_groups(config, now_unix_ms);
+  apply_listeners(config, now_unix_ms);
+  refresh_use();
+  for (auto& [name, group] : groups_) group.dirty = true;
+  reshaped_ = listeners_changed_ = true;
+  return {};
+}
+
+void Roster::apply_groups(const Config& config, std::int64_t now_unix_ms) {
+  std::set<std::string> configured;
+  for (const TargetGroup& wanted : config.groups) {
+    configured.insert(wanted.name);
+    GroupRecord& group = groups_[wanted.name];
+    group.config = wanted;
+    group.removed = false;
+    std::set<TargetKey> keys;
+    for (const Target& target : wanted.targets) {
+      TargetKey key{wanted.name, target.address, target.port};
+      add_target(group, key, target.weight, now_unix_ms);
+      keys.insert(std::move(key));
+    }
+    for (auto& [key, target] : group.targets) {
+      if (!keys.contains(key)) remove_target(group, target, now_unix_ms);
+    }
+  }
+  for (auto& [name, group] : groups_) {
+    if (configured.contains(name)) continue;
+    group.removed = true;
+    for (auto& [key, target] : group.targets) remove_target(group, target, now_unix_ms);
+  }
+}
+
+void Roster::add_target(GroupRecord& group, const TargetKey& key, std::uint32_t weight, std::int64_t now_unix_ms) {
+  auto [at, added] = group.targets.try_emplace(key);
+  TargetRecord& target = at->second;
+  target.weight = weight;
+  target.status.removed = false;
+  if (!added) return;
+  target.key = key;
+  target.status.id = *target_ids_.take();  // apply() has counted
+  target.status.since_unix_ms = now_unix_ms;
+  auto& sharing = by_address_[key.address];
+  if (!sharing.empty()) {
+    const TargetRecord& other = *find(*sharing.begin());
+    target.next_hop = other.next_hop;
+    target.local = other.local;
+  }
+  sharing.insert(key);
+  note(now_unix_ms, object_of(key), "", to_string(target.status.state), to_string(target.status.reason), "");
+}
+
+void Roster::remove_target(const GroupRecord& group, TargetRecord& target, std::int64_t now_unix_ms) {
+  if (target.status.removed) return;
+  if (!target.status.drained_by_operator)
+    target.status.drain_ends_unix_ms = now_unix_ms + in_ms(group.config.deregistration_delay);
+  target.status.removed = true;
+}
+
+std::int64_t Roster::drain_end(const ListenerRecord& listener, std::int64_t now_unix_ms) const {
+  std::int64_t end = now_unix_ms;
+  for (const WeightedGroup& share : listener.config.groups) {
+    const auto group = groups_.find(share.name);
+    if (group == groups_.end()) continue;
+    end = std::max(end, now_unix_ms + in_ms(group->second.config.deregistration_delay));
+  }
+  return end;
+}
+
+void Roster::apply_listeners(const Config& config, std::int64_t now_unix_ms) {
+  std::vector<ListenerRecord> before = std::exchange(listeners_, {});
+  for (const Listener& wanted : config.listeners) {
+    ListenerRecord listener{.config = wanted};
+    const auto vip = std::ranges::find(config.vips, wanted.vip, &Vip::name);
+    if (vip != config.vips.end()) listener.address = vip->address;
+    const auto known = std::ranges::find_if(before, [&](const auto& old) { return same_listener(old, listener); });
+    if (known == before.end()) {
+      listener.counter_index = 2 * *counter_pairs_.take();  // apply() has counted
+      note(now_unix_ms, "listener " + wanted.name, "", "active", "", "");
+    } else {
+      listener.counter_index = known->counter_index;
+      listener.former = std::move(known->former);
+      for (const WeightedGroup& old : known->config.groups) {
+        const auto group = groups_.find(old.name);
+        if (group == groups_.end()) continue;
+        listener.former.push_back({old.name, now_unix_ms + in_ms(group->second.config.deregistration_delay)});
+      }
+      std::erase_if(listener.former, [&](const FormerGroup& former) {
+        return std::ranges::find(wanted.groups, former.name, &WeightedGroup::name) != wanted.groups.end();
+      });
+      before.erase(known);
+    }
+    listeners_.push_back(std::move(listener));
+  }
+  const std::size_t live = listeners_.size();
+  for (ListenerRecord& old : before) {
+    const auto end = listeners_.begin() + static_cast<std::ptrdiff_t>(live);
+    if (std::any_of(listeners_.begin(), end, [&](const auto& listener) { return shadows(old, listener); })) {
+      leaving_counter_pairs_.push_back({old.counter_index / 2, {}});  // another listener has taken its place
+      note(now_unix_ms, "listener " + old.config.name, "active", "removed", "", "its place was taken by another listener");
+      continue;
+    }
+    if (!old.draining) {
+      old.draining = true;
+      old.drain_ends_unix_ms = drain_end(old, now_unix_ms);
+      note(now_unix_ms, "listener " + old.config.name, "active", "draining",
+           to_string(StateReason::deregistration_in_progress), "");
+    }
+    listeners_.push_back(std::move(old));
+  }
+}
+
+void Roster::refresh_use() {
+  std::set<std::string> used;
+  for (const ListenerRecord& listener : listeners_) {
+    if (listener.draining) continue;
+    for (const WeightedGroup& group : listener.config.groups) used.insert(group.name);
+  }
+  for (auto& [name, group] : groups_) {
+    const bool in_use = used.contains(name);
+    group.dirty |= in_use != group.in_use;
+    group.in_use = in_use;
+  }
+}
+
+// ---- what happens to targets ----
+
+bool Roster::set_health(const TargetKey& key, Health health, StateReason failure, const std::string& detail,
+                        std::int64_t now_unix_ms) {
+  const auto group = groups_.find(key.group);
+  if (group == groups_.end()) return false;
+  const auto at = group->second.targets.find(key);
+  if (at == group->second.targets.end()) return false;
+  TargetRecord& target = at->second;
+  target.status.detail = detail;
+  if (target.health == health && (target.failure == failure || health == Health::healthy)) return true;
+  if (health == Health::unhealthy && target.health != Health::unhealthy) target.unhealthy_since_unix_ms = now_unix_ms;
+  target.health = health;
+  target.failure = health == Health::healthy ? StateReason::none : failure;
+  group->second.dirty = true;
+  return true;
+}
+
+tl::expected<std::vector<TargetKey>, std::string> Roster::drain(const abi::IpAddress& address, std::uint16_t port,
+                                                                const std::optional<std::string>& group, bool drain,
+                                                                std::int64_t now_unix_ms) {
+  if (group && (!groups_.contains(*group) || groups_.at(*group).removed))
+    return tl::unexpected("no target group \"" + *group + "\"");
+  std::vector<TargetKey> touched;
+  for (auto& [name, record] : groups_) {
+    if (group && name != *group) continue;
+    const auto at = record.targets.find({name, address, port});
+    if (at == record.targets.end() || at->second.status.removed) continue;
+    TargetStatus& status = at->second.status;
+    if (drain && !status.drained_by_operator)
+      status.drain_ends_unix_ms = now_unix_ms + in_ms(record.config.deregistration_delay);
+    status.drained_by_operator = drain;
+    record.dirty = true;
+    touched.push_back(at->first);
+  }
+  if (!touched.empty()) return touched;
+  return tl::unexpected("no target " + format_endpoint(address, port) +
+                        (group ? " in target group \"" + *group + "\"" : ""));
+}
+
+void Roster::set_path(const abi::IpAddress& address, const NextHop& next_hop, bool local) {
+  const auto sharing = by_address_.find(address);
+  if (sharing == by_address_.end()) return;
+  for (const TargetKey& key : sharing->second) {
+    GroupRecord& group = groups_.at(key.group);
+    TargetRecord& target = group.targets.at(key);
+    group.dirty |= target.next_hop != next_hop || target.local != local;
+    target.next_hop = next_hop;
+    target.local = local;
+  }
+}
+
+// ---- decisions ----
+
+bool Roster::settle(std::int64_t now_unix_ms, const FlowsOf& flows_of) {
+  bool changed = settle_listeners(now_unix_ms) || reshaped_ || listeners_changed_;
+  for (auto at = groups_.begin(); at != groups_.end();) {
+    GroupRecord& group = at->second;
+    if (group.dirty || group.next_unix_ms <= now_unix_ms) changed |= settle_group(group, now_unix_ms, flows_of);
+    if (group.removed && group.targets.empty()) {
+      at = groups_.erase(at);
+      reshaped_ = listeners_changed_ = changed = true;
+    } else {
+      ++at;
+    }
+  }
+  if (reshaped_) rebuild_groups();
+  if (listeners_changed_) rebuild_listeners();
+  release_finished_ids(flows_of);
+  return changed;
+}
+
+bool Roster::settle_group(GroupRecord& group, std::int64_t now_unix_ms, const FlowsOf& flows_of) {
+  remove_finished(group, now_unix_ms, flows_of);
+  std::vector<TargetFacts> facts;
+  facts.reserve(group.targets.size());
+  for (const auto& [key, target] : group.targets)
+    facts.push_back(facts_of(group, target, vip_addresses_.contains(key.address)));
+  const GroupDecision decided =
+      decide(group.config, {group.in_use, group.fail_open, group.recovered_unix_ms}, facts, now_unix_ms);
+
+  GroupInput* input = reshaped_ ? nullptr : &input_.groups[group.input_index];
+  bool changed = group.fail_open != decided.fail_open;
+  if (changed && group.in_use) {
+    note(now_unix_ms, "target-group " + group.config.name, group.fail_open ? "fail-open" : "routing",
+         decided.fail_open ? "fail-open" : "routing", "", decided.fail_open ? "fewer healthy targets than the minimum" : "");
+  }
+  group.fail_open = decided.fail_open;
+  group.recovered_unix_ms = decided.recovered_unix_ms;
+  if (input != nullptr) input->fail_open = decided.fail_open;
+  std::size_t i = 0;
+  for (auto& [key, target] : group.targets) {
+    const TargetDecision& decision = decided.targets[i];
+    TargetStatus& status = target.status;
+    if (status.state != decision.state || status.reason != decision.reason) {
+      note(now_unix_ms, object_of(key), to_string(status.state), to_string(decision.state), to_string(decision.reason),
+           status.detail);
+      if (status.state != decision.state) status.since_unix_ms = now_unix_ms;
+      status.state = decision.state;
+      status.reason = decision.reason;
+    }
+    if (input != nullptr) {
+      TargetInput& in = input->targets[i];
+      changed |= in.weight != decision.weight || in.state != decision.state || in.tracked != decision.tracked ||
+                 in.next_hop != target.next_hop;
+      in.weight = decision.weight;
+      in.state = decision.state;
+      in.tracked = decision.tracked;
+      in.next_hop = target.next_hop;
+    }
+    ++i;
+  }
+  group.decided = decided.targets;
+  group.next_unix_ms = group.lingering ? std::min(decided.next_unix_ms, now_unix_ms + kLingerCheckMs) : decided.next_unix_ms;
+  group.dirty = false;
+  return changed || input == nullptr;
+}
+
+// Targets that were removed, whose delay is over and whose flows are gone.
+void Roster::remove_finished(GroupRecord& group, std::int64_t now_unix_ms, const FlowsOf& flows_of) {
+  group.lingering = false;
+  for (auto at = group.targets.begin(); at != group.targets.end();) {
+    const auto& [key, target] = *at;
+    if (!target.status.removed || target.status.drain_ends_unix_ms > now_unix_ms) {
+      ++at;
+      continue;
+    }
+    if (flows_of(target.status.id).value_or(1) != 0) {
+      group.lingering = true;
+      ++at;
+      continue;
+    }
+    note(now_unix_ms, object_of(key), to_string(target.status.state), "removed", to_string(StateReason::not_registered), "");
+    leaving_ids_.push_back({target.status.id, {}});
+    const auto sharing = by_address_.find(key.address);
+    sharing->second.erase(key);
+    if (sharing->second.empty()) by_address_.erase(sharing);
+    at = group.targets.erase(at);
+    reshaped_ = true;
+  }
+}
+
+bool Roster::settle_listeners(std::int64_t now_unix_ms) {
+  bool changed = false;
+  for (ListenerRecord& listener : listeners_) {
+    changed |= std::erase_if(listener.former, [&](const FormerGroup& former) {
+                 return former.ends_unix_ms <= now_unix_ms || !groups_.contains(former.name);
+               }) != 0;
+  }
+  const auto over = [&](const ListenerRecord& listener) {
+    return listener.draining && listener.drain_ends_unix_ms <= now_unix_ms;
+  };
+  for (const ListenerRecord& listener : listeners_) {
+    if (!over(listener)) continue;
+    leaving_counter_pairs_.push_back({listener.counter_index / 2, {}});
+    note(now_unix_ms, "listener " + listener.config.name, "draining", "removed", "", "");
+    changed = true;
+  }
+  std::erase_if(listeners_, over);
+  listeners_changed_ |= changed;
+  return changed;
+}
+
+std::optional<std::int64_t> Roster::next_deadline(std::int64_t now_unix_ms) const {
+  std::int64_t next = kNever;
+  for (const auto& [name, group] : groups_) next = std::min(next, group.dirty ? now_unix_ms : group.next_unix_ms);
+  for (const ListenerRecord& listener : listeners_) {
+    if (listener.draining) next = std::min(next, listener.drain_ends_unix_ms);
+    for (const FormerGroup& former : listener.former) next = std::min(next, former.ends_unix_ms);
+  }
+  if (!leaving_ids_.empty() || !leaving_counter_pairs_.empty()) next = std::min(next, now_unix_ms + kLingerCheckMs);
+  return next == kNever ? std::nullopt : std::optional(next);
+}
+
+// ---- what is compiled ----
+
+void Roster::rebuild_groups() {
+  input_.groups.clear();
+  input_.groups.reserve(groups_.size());
+  for (auto& [name, group] : groups_) {
+    group.input_index = input_.groups.size();
+    GroupInput& input = input_.groups.emplace_back(GroupInput{group.config, group.fail_open, {}});
+    input.targets.reserve(group.targets.size());
+    std::size_t i = 0;
+    for (const auto& [key, target] : group.targets) {
+      const TargetDecision& decision = group.decided[i++];
+      input.targets.push_back({key, target.status.id, decision.weight, decision.state, decision.tracked, target.next_hop});
+    }
+  }
+  reshaped_ = false;
+}
+
+void Roster::rebuild_listeners() {
+  input_.fleet_seed = config_.seed;
+  input_.vips = config_.vips;
+  input_.tunnel_source_v4 = config_.tunnel_source_v4;
+  input_.tunnel_source_v6 = config_.tunnel_source_v6;
+  input_.listeners.clear();
+  for (const ListenerRecord& record : listeners_) {
+    Listener listener = record.config;
+    for (const FormerGroup& former : record.former) {
+      if (listener.groups.size() < abi::kMaxGroupsPerListener) listener.groups.push_back({former.name, 0});
+    }
+    std::erase_if(listener.groups, [&](const WeightedGroup& share) { return !groups_.contains(share.name); });
+    if (listener.groups.empty()) continue;  // a removed one whose groups are gone already
+    auto vip = std::ranges::find(input_.vips, record.address, &Vip::address);
+    if (vip == input_.vips.end()) {
+      // The VIP was removed, or moved to another address, while this listener still drains.
+      const bool taken = std::ranges::find(input_.vips, listener.vip, &Vip::name) != input_.vips.end();
+      input_.vips.push_back({taken ? listener.vip + "@" + format_address(record.address) : listener.vip, record.address});
+      vip = std::prev(input_.vips.end());
+    }
+    listener.vip = vip->name;
+    input_.listeners.push_back({std::move(listener), record.draining, record.counter_index});
+  }
+  listeners_changed_ = false;
+}
+
+const SnapshotInput& Roster::snapshot(abi::Generation generation) {
+  input_.generation = generation;
+  for (auto* leaving : {&leaving_ids_, &leaving_counter_pairs_}) {
+    for (Leaving& item : *leaving) {
+      if (item.without == abi::Generation{}) item.without = generation;
+    }
+  }
+  return input_;
+}
+
+void Roster::activated(abi::Generation generation) {
+  active_ = std::max(active_, generation);
+}
+
+void Roster::release_finished_ids(const FlowsOf& flows_of) {
+  const auto acknowledged = [&](const Leaving& item) {
+    return item.without != abi::Generation{} && item.without <= active_;
+  };
+  std::erase_if(leaving_ids_, [&](const Leaving& item) {
+    if (!acknowledged(item) || flows_of(item.id).value_or(1) != 0) return false;
+    target_ids_.release(item.id);
+    return true;
+  });
+  std::erase_if(leaving_counter_pairs_, [&](const Leaving& item) {
+    if (!acknowledged(item)) return false;
+    counter_pairs_.release(item.id);
+    return true;
+  });
+}
+
+// ---- what is kept ----
+
+RosterMemory Roster::memory() const {
+  RosterMemory memory;
+  for (const auto& [name, group] : groups_) memory.groups.push_back(group);
+  memory.listeners = listeners_;
+  for (const Leaving& item : leaving_ids_) memory.leaving_ids.push_back(item.id);
+  for (const Leaving& item : leaving_counter_pairs_) memory.leaving_counter_pairs.push_back(item.id);
+  return memory;
+}
+
+void Roster::restore(RosterMemory memory) {
+  for (GroupRecord& group : memory.groups) {
+    for (auto& [key, target] : group.targets) {
+      if (!target_ids_.restore(target.status.id)) target.status.id = *target_ids_.take();
+      by_address_[key.address].insert(key);
+    }
+    group.dirty = true;
+    std::string name = group.config.name;
+    groups_.insert_or_assign(std::move(name), std::move(group));
+  }
+  for (ListenerRecord& listener : memory.listeners) {
+    if (!counter_pairs_.restore(listener.counter_index / 2)) listener.counter_index = 2 * *counter_pairs_.take();
+    listeners_.push_back(std::move(listener));
+  }
+  for (const std::uint32_t id : memory.leaving_ids) {
+    if (target_ids_.restore(id)) leaving_ids_.push_back({id, {}});
+  }
+  for (const std::uint32_t pair : memory.leaving_counter_pairs) {
+    if (counter_pairs_.restore(pair)) leaving_counter_pairs_.push_back({pair, {}});
+  }
+  refresh_use();
+  reshaped_ = listeners_changed_ = true;
+}
+
+}  // namespace lb::cp
