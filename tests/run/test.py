@@ -89,6 +89,10 @@ def golden(expression, _):
     run_pytest(REPORTS / "golden.xml", "golden", "tests/golden", expression, {"LB_BUILD": str(BUILD)})
 
 
+def pktgen(expression, _):
+    run_pytest(REPORTS / "pktgen.xml", "pktgen", "tests/pktgen", expression)
+
+
 def e2e(expression, _):
     run_pytest(REPORTS / "e2e.xml", "e2e", "tests/e2e", expression, {"LB_BUILD": str(BUILD)})
 
@@ -120,7 +124,7 @@ def tsan(expression, _):
     junit.merge(REPORTS / "tsan.xml", parts)
 
 
-TIERS = {"lint": lint, "unit": unit, "golden": golden, "e2e": e2e, "fuzz": fuzz_tier, "asan": asan, "tsan": tsan}
+TIERS = {"lint": lint, "unit": unit, "golden": golden, "pktgen": pktgen, "e2e": e2e, "fuzz": fuzz_tier, "asan": asan, "tsan": tsan}
 
 
 def main():
