@@ -103,11 +103,11 @@ def test_diff_and_apply(up, case):
 def test_target_check(up, case):
     """`lb-target check` passes on a target that is set up, and names what is missing on one that is not."""
     from tests.lib.balancer import BIN
-    command = [BIN / "lb-target", "check", "--interface", "eth0", "--vip", case.vip]
+    command = [BIN / "lb-target", "check", "eth0", "--vip", case.vip]
     assert up.lab.run("t1", *command, check=False).returncode == 0
     up.lab.run("t1", "sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0")
     try:
         done = up.lab.run("t1", *command, check=False)
-        assert done.returncode == 1 and "arp_ignore" in done.stdout + done.stderr
+        assert done.returncode == 2 and "arp_ignore" in done.stdout + done.stderr
     finally:
         up.lab.run("t1", "sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1")
