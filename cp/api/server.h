@@ -8,7 +8,6 @@
 
 #include <memory>
 #include <string>
-
 #include <tl/expected.hpp>
 
 #include "cp/api/operations.h"

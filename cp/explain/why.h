@@ -1,5 +1,8 @@
 // Where would this flow go, and why? Runs the workers' own code on the snapshot in force and looks into the workers' live
 // flow tables without disturbing them.
+//
+//   key ─▶ listener ─▶ flow tables of all workers ─▶ explain_flow() ─▶ verdict, target ─▶ next hop, outer header
+//                                                          └▶ slot and slot's target: where a new flow would go
 #pragma once
 
 #include <cstdint>
@@ -17,29 +20,33 @@ namespace lb::cp::explain {
 
 // What `why` looks at. Everything stays valid while the Context lives.
 struct Context {
-  std::shared_ptr<const lb::Snapshot> snapshot;                 // nullptr: nothing accepted yet
-  std::vector<std::span<const abi::FlowLine>> worker_tables;    // empty while lb-dp is away
+  std::shared_ptr<const lb::Snapshot> snapshot;               // nullptr: nothing accepted yet
+  std::vector<std::span<const abi::FlowLine>> worker_tables;  // empty while lb-dp is away
   NodeSecret secret{};
-  std::shared_ptr<const void> owner;                            // keeps the tables mapped
+  std::shared_ptr<const void> owner;  // keeps the tables mapped
 };
 
 struct Answer {
-  std::string verdict;                       // tx | punt | drop
-  std::string reason;                        // of a drop, else empty
-  std::optional<std::uint32_t> listener;     // indices into the snapshot
+  std::string verdict;                    // tx | punt | drop
+  std::string reason;                     // of a drop, else empty
+  std::optional<std::uint32_t> listener;  // indices into the snapshot
   std::optional<std::uint32_t> group;
-  std::optional<std::uint32_t> target;       // id the next packet goes to
-  std::string flow;                          // hit | new | none
-  std::optional<std::uint32_t> worker;       // that holds the flow
+  std::optional<std::uint32_t> target;  // id the next packet goes to
+  std::string flow;                     // hit | new | none
+  std::optional<std::uint32_t> worker;  // that holds the flow; the one that saw it last if there are several
   std::optional<FlowView> entry;
-  std::optional<std::uint32_t> slot;
-  std::optional<std::uint32_t> slot_target;  // what the slot says now
-  bool pinned_elsewhere = false;
-  std::string explanation;
-  std::vector<std::string> steps;
+  std::optional<std::uint32_t> slot;           // where a new flow with this key would stand
+  std::optional<std::uint32_t> slot_target;    // what the slot says now
+  bool pinned_elsewhere = false;               // the flow is on another target than slot_target
+  std::string pinned_because;                  // drain | health | weight | group weights | new table
+  std::string next_hop;                        // "02:00:00:00:00:70 via lb1", "unresolved"; empty without a target
+  std::optional<abi::IpAddress> outer_source;  // tunnel modes
+  std::string explanation;                     // sentences
+  std::vector<std::string> steps;              // "stage: what was found", in the order of the packet's way
 };
 
-// now_ns: CLOCK_MONOTONIC.
+// The next packet of the flow: an ACK (or datagram) where a worker holds it, else a SYN. now_ns: CLOCK_MONOTONIC. Thread:
+// any.
 Answer why(const Context& context, const net::FlowKey& key, std::uint64_t now_ns);
 
 }  // namespace lb::cp::explain

@@ -1,0 +1,24 @@
+// The two ends of `why`: the request as a flow key, and the answer with names instead of indices.
+#pragma once
+
+#include <string>
+#include <tl/expected.hpp>
+
+#include "cp/explain/why.h"
+
+namespace lb::api {
+class WhyReply;
+class WhyRequest;
+}  // namespace lb::api
+
+namespace lb::cp {
+
+struct BadField {
+  std::string field;  // of WhyRequest
+  std::string text;
+};
+
+tl::expected<net::FlowKey, BadField> read_flow(const api::WhyRequest& request);
+void fill_reply(api::WhyReply& reply, const explain::Context& context, const explain::Answer& answer);
+
+}  // namespace lb::cp

@@ -1,0 +1,415 @@
+#include "cp/api/service.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "cp/api/flow_question.h"
+#include "cp/api/rows.h"
+#include "cp/explain/counters.h"
+#include "cp/explain/why.h"
+#include "proto/api.grpc.pb.h"
+#include "proto/api.pb.h"
+
+namespace lb::cp {
+
+namespace {
+
+using grpc::ServerContext;
+using grpc::Status;
+using grpc::StatusCode;
+using std::chrono::milliseconds;
+
+constexpr std::uint32_t kDefaultApplyTimeoutMs = 5'000;
+constexpr std::uint32_t kMaxApplyTimeoutMs = 3'600'000;
+constexpr milliseconds kReplyTime{200};  // before the client's deadline: an outcome told late is an outcome lost
+constexpr int kMaxDescribedEvents = 50;
+constexpr std::size_t kMaxListedNames = 10;
+
+std::int64_t now_unix_ms() {
+  return std::chrono::duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+Status invalid(const std::string& field, const std::string& text) {
+  return {StatusCode::INVALID_ARGUMENT, field + ": " + text};
+}
+
+std::string quoted(const std::string& text) {
+  return "`" + to_utf8(text) + "`";
+}
+
+// "no target group `bleu`; there are: blue, green"
+template <typename Objects, typename NameOf>
+Status not_found(const std::string& kind, const std::string& name, const Objects& objects, const NameOf& name_of) {
+  std::string text = "no " + kind + " " + quoted(name);
+  std::size_t listed = 0;
+  for (const auto& object : objects) {
+    if (listed == kMaxListedNames) break;
+    text += (listed++ == 0 ? "; there are: " : ", ") + name_of(object);
+  }
+  if (objects.size() > listed) text += " and " + std::to_string(objects.size() - listed) + " more";
+  if (objects.empty()) text += "; there are none";
+  return {StatusCode::NOT_FOUND, text};
+}
+
+const auto kName = [](const auto& object) { return object.name; };
+
+std::string metadata(const ServerContext& context, const std::string& key) {
+  const auto found = context.client_metadata().find(key);
+  return found == context.client_metadata().end() ? std::string() : std::string(found->second.data(), found->second.size());
+}
+
+// A client of another API is told who is too old; one that says nothing is served as it is.
+Status check_client(const ServerContext& context) {
+  const std::string text = metadata(context, "lb-api");
+  if (text.empty()) return Status::OK;
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size()) return invalid("lb-api", quoted(text) + " is not a number");
+  if (number == api::API_CURRENT) return Status::OK;
+  const std::string version = to_utf8(metadata(context, "lb-version"));
+  const std::string client = "this client, version " + (version.empty() ? "unknown" : version) + " (API " + text + ")";
+  const std::string server = "lb-cp, version " LB_VERSION " (API " + std::to_string(api::API_CURRENT) + ")";
+  return {StatusCode::FAILED_PRECONDITION, number < api::API_CURRENT
+                                               ? client + ", is older than " + server + ": upgrade the client"
+                                               : server + ", is older than " + client + ": upgrade lb-cp"};
+}
+
+template <typename Reply>
+void fill_outcome(Reply& reply, const ApplyOutcome& outcome) {
+  for (const Violation& violation : outcome.violations) fill(*reply.add_violations(), violation);
+  for (const Violation& warning : outcome.warnings) fill(*reply.add_warnings(), warning);
+  for (const Change& change : outcome.changes) fill(*reply.add_changes(), change);
+}
+
+class Service final : public api::LoadBalancer::Service {
+ public:
+  explicit Service(Operations& operations) : operations_(operations) {}
+
+  Status GetVersion(ServerContext*, const api::VersionRequest*, api::VersionReply* reply) override {
+    return safely([&] {  // no check of the client: this is how versions are compared
+      const auto live = operations_.live();
+      reply->set_version(LB_VERSION);
+      reply->set_api(api::API_CURRENT);
+      reply->set_epoch(live->generation.epoch);
+      reply->set_generation(live->generation.n);
+      reply->set_data_plane_connected(live->data_plane_connected);
+      reply->set_data_plane_note(to_utf8(live->data_plane_note));
+      return Status::OK;
+    });
+  }
+
+  Status Apply(ServerContext* context, const api::ApplyRequest* request, api::ApplyReply* reply) override {
+    return guarded(*context, [&] { return apply(*context, *request, *reply); });
+  }
+  Status Diff(ServerContext* context, const api::DiffRequest* request, api::DiffReply* reply) override {
+    return guarded(*context, [&] {
+      fill_outcome(*reply, operations_.diff(request->text(), request->file()));
+      return Status::OK;
+    });
+  }
+  Status ListVips(ServerContext* context, const api::ListRequest* request, api::VipList* reply) override {
+    return guarded(*context, [&] { return list_vips(*request, *reply); });
+  }
+  Status ListListeners(ServerContext* context, const api::ListRequest* request, api::ListenerList* reply) override {
+    return guarded(*context, [&] { return list_listeners(*request, *reply); });
+  }
+  Status ListTargetGroups(ServerContext* context, const api::ListRequest* request, api::TargetGroupList* reply) override {
+    return guarded(*context, [&] { return list_target_groups(*request, *reply); });
+  }
+  Status ListTargets(ServerContext* context, const api::ListRequest* request, api::TargetList* reply) override {
+    return guarded(*context, [&] { return list_targets(*request, *reply); });
+  }
+  Status ListWorkers(ServerContext* context, const api::ListRequest* request, api::WorkerList* reply) override {
+    return guarded(*context, [&] { return list_workers(*request, *reply); });
+  }
+  Status ListDrops(ServerContext* context, const api::ListRequest*, api::DropList* reply) override {
+    return guarded(*context, [&] {
+      const auto live = operations_.live();
+      for (const explain::DropTotal& total : explain::drops(live->workers)) {
+        api::DropRow& row = *reply->add_drops();
+        row.set_reason(std::string(total.reason));
+        row.set_packets(total.packets);
+        row.set_help(std::string(total.help));
+      }
+      return Status::OK;
+    });
+  }
+  Status Describe(ServerContext* context, const api::DescribeRequest* request, api::DescribeReply* reply) override {
+    return guarded(*context, [&] { return describe(*request, *reply); });
+  }
+  Status Drain(ServerContext* context, const api::DrainRequest* request, api::DrainReply* reply) override {
+    return guarded(*context, [&] { return drain(*request, true, *reply); });
+  }
+  Status Undrain(ServerContext* context, const api::DrainRequest* request, api::DrainReply* reply) override {
+    return guarded(*context, [&] { return drain(*request, false, *reply); });
+  }
+  Status Why(ServerContext* context, const api::WhyRequest* request, api::WhyReply* reply) override {
+    return guarded(*context, [&] { return why(*request, *reply); });
+  }
+
+ private:
+  template <typename Handler>
+  static Status guarded(const ServerContext& context, const Handler& handler) {
+    if (Status status = check_client(context); !status.ok()) return status;
+    if (context.IsCancelled()) return {StatusCode::CANCELLED, "the client has gone"};
+    return safely(handler);
+  }
+
+  template <typename Handler>
+  static Status safely(const Handler& handler) {
+    try {
+      return handler();
+    } catch (const std::exception& error) {
+      return {StatusCode::INTERNAL, to_utf8(std::string("lb-cp failed: ") + error.what())};
+    }
+  }
+
+  Status apply(const ServerContext& context, const api::ApplyRequest& request, api::ApplyReply& reply) {
+    if (request.timeout_ms() > kMaxApplyTimeoutMs) {
+      return invalid("timeout_ms", std::to_string(request.timeout_ms()) + " is above " + std::to_string(kMaxApplyTimeoutMs));
+    }
+    milliseconds timeout(request.timeout_ms() == 0 ? kDefaultApplyTimeoutMs : request.timeout_ms());
+    const auto left =
+        std::chrono::duration_cast<milliseconds>(context.deadline() - std::chrono::system_clock::now()) - kReplyTime;
+    timeout = std::max(std::min(timeout, left), milliseconds(0));
+    const ApplyOutcome outcome = operations_.apply(request.text(), request.file(), timeout);
+    fill_outcome(reply, outcome);
+    reply.set_epoch(outcome.generation.epoch);
+    reply.set_generation(outcome.generation.n);
+    reply.set_active(outcome.active);
+    reply.set_note(to_utf8(outcome.note));
+    return Status::OK;
+  }
+
+  Status list_vips(const api::ListRequest& request, api::VipList& reply) {
+    const auto live = operations_.live();
+    const Index index(*live);
+    for (const Vip& vip : index.config().vips) {
+      if (request.name().empty() || request.name() == vip.name) fill(*reply.add_vips(), index, vip);
+    }
+    if (!request.name().empty() && reply.vips().empty()) return not_found("VIP", request.name(), index.config().vips, kName);
+    return Status::OK;
+  }
+
+  Status list_listeners(const api::ListRequest& request, api::ListenerList& reply) {
+    const auto live = operations_.live();
+    const Index index(*live);
+    for (const LiveListener& listener : live->listeners) {
+      if (request.name().empty() || request.name() == listener.name) fill(*reply.add_listeners(), index, listener);
+    }
+    if (!request.name().empty() && reply.listeners().empty())
+      return not_found("listener", request.name(), live->listeners, kName);
+    return Status::OK;
+  }
+
+  Status list_target_groups(const api::ListRequest& request, api::TargetGroupList& reply) {
+    const auto live = operations_.live();
+    const Index index(*live);
+    for (const LiveGroup& group : live->groups) {
+      if (request.name().empty() || request.name() == group.name) fill(*reply.add_target_groups(), index, group);
+    }
+    if (!request.name().empty() && reply.target_groups().empty())
+      return not_found("target group", request.name(), live->groups, kName);
+    return Status::OK;
+  }
+
+  Status list_targets(const api::ListRequest& request, api::TargetList& reply) {
+    const auto live = operations_.live();
+    const Index index(*live);
+    if (!request.name().empty() && index.group(request.name()) == nullptr) {
+      return not_found("target group", request.name(), live->groups, kName);
+    }
+    const std::int64_t now = now_unix_ms();
+    for (const LiveGroup& group : live->groups) {
+      if (!request.name().empty() && request.name() != group.name) continue;
+      for (const LiveTarget& target : group.targets) fill(*reply.add_targets(), target, now);
+    }
+    return Status::OK;
+  }
+
+  Status list_workers(const api::ListRequest& request, api::WorkerList& reply) {
+    const auto live = operations_.live();
+    const auto number = [](const LiveWorker& worker) { return std::to_string(worker.worker); };
+    for (const LiveWorker& worker : live->workers) {
+      if (request.name().empty() || request.name() == number(worker)) fill(*reply.add_workers(), worker);
+    }
+    if (!request.name().empty() && reply.workers().empty())
+      return not_found("worker", request.name(), live->workers, number);
+    reply.set_data_plane_connected(live->data_plane_connected);
+    reply.set_data_plane_note(to_utf8(live->data_plane_note));
+    return Status::OK;
+  }
+
+  Status describe(const api::DescribeRequest& request, api::DescribeReply& reply) {
+    const auto live = operations_.live();
+    const Index index(*live);
+    if (request.name().empty()) return invalid("name", "is missing");
+    if (request.kind() == "vip") return describe_vip(index, request.name(), reply);
+    if (request.kind() == "listener") return describe_listener(index, request.name(), reply);
+    if (request.kind() == "target-group") return describe_target_group(index, request.name(), reply);
+    if (request.kind() == "target") return describe_target(index, request.name(), reply);
+    return invalid("kind", quoted(request.kind()) + " is none of vip, listener, target-group, target");
+  }
+
+  Status describe_vip(const Index& index, const std::string& name, api::DescribeReply& reply) {
+    const Vip* vip = index.vip(name);
+    if (vip == nullptr) return not_found("VIP", name, index.config().vips, kName);
+    fill(*reply.mutable_vip(), index, *vip);
+    for (const LiveListener* listener : index.listeners_of(name)) fill(*reply.add_listeners(), index, *listener);
+    add_events(index, reply, [&](const std::string& object) { return object == "vip " + name; });
+    Config shown;
+    shown.vips = {*vip};
+    set_config(reply, index, std::move(shown));
+    return Status::OK;
+  }
+
+  Status describe_listener(const Index& index, const std::string& name, api::DescribeReply& reply) {
+    const LiveListener* listener = nullptr;
+    for (const LiveListener& candidate : index.live().listeners) {  // of that name one may drain beside the one in force
+      if (candidate.name == name && (listener == nullptr || listener->draining)) listener = &candidate;
+    }
+    if (listener == nullptr) return not_found("listener", name, index.live().listeners, kName);
+    fill(*reply.mutable_listener(), index, *listener);
+    for (const WeightedGroup& part : listener->config.groups) {
+      if (const LiveGroup* group = index.group(part.name); group != nullptr) fill(*reply.add_target_groups(), index, *group);
+    }
+    add_events(index, reply, [&](const std::string& object) { return object == "listener " + name; });
+    Config shown;
+    shown.listeners = {listener->config};
+    set_config(reply, index, std::move(shown));
+    return Status::OK;
+  }
+
+  Status describe_target_group(const Index& index, const std::string& name, api::DescribeReply& reply) {
+    const LiveGroup* group = index.group(name);
+    if (group == nullptr) return not_found("target group", name, index.live().groups, kName);
+    fill(*reply.mutable_target_group(), index, *group);
+    for (const LiveListener& listener : index.live().listeners) {
+      const auto& parts = listener.config.groups;
+      const bool uses =
+          std::any_of(parts.begin(), parts.end(), [&](const WeightedGroup& part) { return part.name == name; });
+      if (uses) fill(*reply.add_listeners(), index, listener);
+    }
+    const std::int64_t now = now_unix_ms();
+    for (const LiveTarget& target : group->targets) fill(*reply.add_targets(), target, now);
+    const std::string targets = "target " + name + " ";
+    add_events(index, reply, [&](const std::string& object) {
+      return object == "target-group " + name || object.compare(0, targets.size(), targets) == 0;
+    });
+    Config shown;
+    if (const TargetGroup* config = index.configured_group(name); config != nullptr) shown.groups = {*config};
+    set_config(reply, index, std::move(shown));
+    return Status::OK;
+  }
+
+  Status describe_target(const Index& index, const std::string& name, api::DescribeReply& reply) {
+    const auto address = parse_endpoint(name);
+    if (!address) return invalid("name", quoted(name) + " is not ADDRESS:PORT (IPv6: [ADDRESS]:PORT)");
+    Config shown;
+    const std::int64_t now = now_unix_ms();
+    for (const LiveGroup& group : index.live().groups) {
+      for (const LiveTarget& target : group.targets) {
+        if (target.key.address != address->address || target.key.port != address->port) continue;
+        fill(*reply.add_targets(), target, now);
+        fill(*reply.add_target_groups(), index, group);
+        const TargetGroup* config = index.configured_group(group.name);
+        if (config == nullptr) continue;
+        shown.groups.push_back(*config);
+        std::erase_if(shown.groups.back().targets, [&](const Target& other) {
+          return other.address != address->address || (other.port != 0 && other.port != address->port);
+        });
+      }
+    }
+    if (reply.targets().empty()) return no_target(index.live(), name);
+    const std::string suffix = " " + format_endpoint(address->address, address->port);
+    add_events(index, reply,
+               [&](const std::string& object) { return object.starts_with("target ") && object.ends_with(suffix); });
+    set_config(reply, index, std::move(shown));
+    return Status::OK;
+  }
+
+  static bool has_target(const LiveState& live, const AddressPort& wanted) {
+    for (const LiveGroup& group : live.groups) {
+      for (const LiveTarget& target : group.targets) {
+        if (target.key.address == wanted.address && target.key.port == wanted.port) return true;
+      }
+    }
+    return false;
+  }
+
+  static Status no_target(const LiveState& live, const std::string& name) {
+    std::set<std::string> known;
+    for (const LiveGroup& group : live.groups) {
+      for (const LiveTarget& target : group.targets) known.insert(format_endpoint(target.key.address, target.key.port));
+    }
+    return not_found("target", name, known, [](const std::string& text) { return text; });
+  }
+
+  template <typename Matches>
+  static void add_events(const Index& index, api::DescribeReply& reply, const Matches& matches) {
+    for (const Event& event : index.live().events) {
+      if (reply.events_size() == kMaxDescribedEvents) return;
+      if (matches(event.object)) fill(*reply.add_events(), event);
+    }
+  }
+
+  void set_config(api::DescribeReply& reply, const Index& index, Config&& shown) {
+    if (shown.vips.empty() && shown.listeners.empty() && shown.groups.empty()) return;
+    shown.seed = index.config().seed;
+    reply.set_config(to_utf8(operations_.render(shown)));
+  }
+
+  Status drain(const api::DrainRequest& request, bool drains, api::DrainReply& reply) {
+    const auto address = parse_endpoint(request.target());
+    if (!address) return invalid("target", quoted(request.target()) + " is not ADDRESS:PORT (IPv6: [ADDRESS]:PORT)");
+    const std::string& group = request.target_group();
+    {
+      const auto live = operations_.live();
+      const Index index(*live);
+      if (!group.empty() && index.group(group) == nullptr) return not_found("target group", group, live->groups, kName);
+      if (!has_target(*live, *address)) return no_target(*live, request.target());
+    }
+    const auto drained = operations_.drain(address->address, address->port,
+                                           group.empty() ? std::nullopt : std::optional<std::string>(group), drains);
+    if (!drained) return {StatusCode::NOT_FOUND, to_utf8(drained.error())};
+    const auto live = operations_.live();
+    const Index index(*live);
+    const std::int64_t now = now_unix_ms();
+    for (const TargetKey& key : *drained) {
+      const LiveGroup* of = index.group(key.group);
+      if (of == nullptr) continue;
+      for (const LiveTarget& target : of->targets) {
+        if (target.key == key) fill(*reply.add_targets(), target, now);
+      }
+    }
+    return Status::OK;
+  }
+
+  Status why(const api::WhyRequest& request, api::WhyReply& reply) {
+    const auto key = read_flow(request);
+    if (!key) return invalid(key.error().field, key.error().text);
+    const explain::Context context = operations_.explain_context();
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    const std::uint64_t now_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count());
+    fill_reply(reply, context, explain::why(context, *key, now_ns));
+    return Status::OK;
+  }
+
+  Operations& operations_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> make_service(Operations& operations) {
+  return std::make_unique<Service>(operations);
+}
+
+}  // namespace lb::cp

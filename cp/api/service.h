@@ -1,0 +1,17 @@
+// The requests of proto/api.proto, answered from Operations.
+#pragma once
+
+#include <memory>
+
+#include "cp/api/operations.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace lb::cp {
+
+// `operations` outlives the service.
+std::unique_ptr<grpc::Service> make_service(Operations& operations);
+
+}  // namespace lb::cp

@@ -1,0 +1,271 @@
+#include "cp/explain/why.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <string_view>
+
+#include "cp/model/model.h"
+#include "dp/abi/counters.h"
+#include "dp/lb/explain_flow.h"
+
+namespace lb::cp::explain {
+
+namespace {
+
+constexpr std::size_t kMaxWorkersListed = 16;  // those without an entry are summed up in one line above this
+
+std::optional<std::uint32_t> some(std::uint32_t index) {
+  return index == abi::kNoIndex ? std::nullopt : std::optional(index);
+}
+
+std::string_view help(abi::DropReason reason) {
+  return abi::kCounters[static_cast<std::size_t>(abi::drop_counter(reason))].help;
+}
+
+std::string_view protocol_name(std::uint8_t protocol) {
+  return protocol == static_cast<std::uint8_t>(abi::Protocol::udp) ? "UDP" : "TCP";
+}
+
+std::string seconds(std::uint64_t ns) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.2f s", static_cast<double>(ns) / 1e9);
+  return text;
+}
+
+// Puts one answer together. Lives for one call.
+class Explainer {
+ public:
+  Explainer(const Context& context, const net::FlowKey& key) : context_(context), snapshot_(*context.snapshot), key_(key) {}
+
+  Answer answer(std::uint64_t now_ns) {
+    look_into_tables(now_ns);
+    decision_ = explain_flow(snapshot_, key_, answer_.entry);
+    answer_.listener = some(decision_.listener);
+    answer_.group = some(decision_.group);
+    answer_.target = some(decision_.target);
+    answer_.slot = some(decision_.slot);
+    answer_.slot_target = some(decision_.slot_target);
+    answer_.outer_source = decision_.outer_source;
+    answer_.reason = abi::to_string(decision_.reason);
+    switch (decision_.verdict) {
+      case Verdict::tx: answer_.verdict = "tx"; break;
+      case Verdict::punt: answer_.verdict = "punt"; break;
+      case Verdict::drop:
+      case Verdict::answer: answer_.verdict = "drop"; break;
+    }
+    switch (decision_.flow) {
+      case FlowResult::hit: answer_.flow = "hit"; break;
+      case FlowResult::fresh: answer_.flow = "new"; break;
+      case FlowResult::none: answer_.flow = "none"; break;
+    }
+    const bool stays = decision_.flow == FlowResult::hit && answer_.entry && answer_.target == answer_.entry->target;
+    answer_.pinned_elsewhere = stays && answer_.slot_target && *answer_.slot_target != *answer_.target;
+    if (answer_.pinned_elsewhere) answer_.pinned_because = because();
+    write_steps();
+    answer_.explanation = explanation();
+    return std::move(answer_);
+  }
+
+ private:
+  const abi::Target* target(std::optional<std::uint32_t> id) const {
+    return id && *id < snapshot_.targets().size() ? &snapshot_.targets()[*id] : nullptr;
+  }
+
+  std::string label(std::optional<std::uint32_t> id) const {
+    const abi::Target* found = target(id);
+    if (found == nullptr || (found->flags & abi::kTargetLive) == 0) return "a target that is gone";
+    return format_endpoint(found->address, found->port);
+  }
+
+  std::string group_name(std::uint32_t group) const { return std::string(snapshot_.name(snapshot_.groups()[group].name)); }
+
+  void look_into_tables(std::uint64_t now_ns) {
+    views_.reserve(context_.worker_tables.size());
+    for (std::uint32_t worker = 0; worker < context_.worker_tables.size(); ++worker) {
+      views_.push_back(FlowTable::peek(context_.worker_tables[worker], context_.secret, key_, now_ns));
+      const auto& view = views_.back();
+      if (!view || (answer_.entry && answer_.entry->idle_ns <= view->idle_ns)) continue;
+      answer_.entry = view;
+      answer_.worker = worker;
+    }
+  }
+
+  // Why new flows do not go where this flow is.
+  std::string because() const {
+    const abi::Target* pinned = target(answer_.target);
+    switch (pinned->state) {
+      case abi::TargetState::draining: return "drain";
+      case abi::TargetState::unhealthy:
+      case abi::TargetState::unhealthy_draining:
+        if ((pinned->flags & abi::kTargetNoNewFlows) != 0) return "health";
+        break;
+      default: break;
+    }
+    if (pinned->weight == 0) return "weight";
+    if (decision_.slot_group != abi::kNoIndex && decision_.slot_group != pinned->group) return "group weights";
+    return "new table";
+  }
+
+  void step(std::string stage, const std::string& text) { answer_.steps.push_back(std::move(stage) + ": " + text); }
+
+  void write_steps() {
+    write_listener_step();
+    if (decision_.listener == abi::kNoIndex) return;
+    write_flow_steps();
+    write_slot_steps();
+    write_target_steps();
+  }
+
+  void write_listener_step() {
+    const std::string tuple =
+        std::string(protocol_name(key_.protocol)) + " " + format_endpoint(key_.destination, key_.destination_port);
+    const auto vip = std::find_if(snapshot_.vips().begin(), snapshot_.vips().end(),
+                                  [&](const abi::Vip& candidate) { return candidate.address == key_.destination; });
+    if (vip == snapshot_.vips().end()) return step("listener lookup", tuple + " is no VIP");
+    const std::string of_vip = " of VIP " + std::string(snapshot_.name(vip->name));
+    if (decision_.listener == abi::kNoIndex) return step("listener lookup", "no listener" + of_vip + " takes " + tuple);
+    const abi::Listener& listener = snapshot_.listeners()[decision_.listener];
+    std::string text = tuple + " → listener " + std::string(snapshot_.name(listener.name)) + of_vip;
+    if (listener.first_port != listener.last_port) {
+      text += " (ports " + std::to_string(listener.first_port) + "-" + std::to_string(listener.last_port) + ")";
+    }
+    if (listener.draining != 0) text += ", draining: it serves its tracked flows only";
+    step("listener lookup", text);
+  }
+
+  void write_flow_steps() {
+    if (views_.empty()) return step("flow lookup", "lb-dp is away, so there is no flow table to look into");
+    std::size_t unlisted = 0;
+    for (std::size_t worker = 0; worker < views_.size(); ++worker) {
+      const auto& view = views_[worker];
+      if (!view && views_.size() > kMaxWorkersListed) {
+        ++unlisted;
+        continue;
+      }
+      step("flow lookup, worker " + std::to_string(worker),
+           view ? std::string(to_string(view->state)) + ", idle " + seconds(view->idle_ns) + ", on " + label(view->target)
+                : "no entry");
+    }
+    if (unlisted > 0) step("flow lookup", std::to_string(unlisted) + " other workers have no entry");
+  }
+
+  void write_slot_steps() {
+    const abi::Listener& listener = snapshot_.listeners()[decision_.listener];
+    if (decision_.slot_group == abi::kNoIndex) {
+      return step("group by weight", listener.total_weight == 0 ? "all weights are 0: no new flows" : "not reached");
+    }
+    std::uint32_t before = 0;
+    for (std::uint32_t i = 0; i < listener.group_count; ++i) {
+      const abi::ListenerGroup& part = listener.groups[i];
+      if (part.group == decision_.slot_group) {
+        step("group by weight", group_name(part.group) + ", weight " + std::to_string(part.cumulative_weight - before) +
+                                    " of " + std::to_string(listener.total_weight));
+        break;
+      }
+      before = part.cumulative_weight;
+    }
+    const abi::TargetGroup& group = snapshot_.groups()[decision_.slot_group];
+    if (decision_.slot == abi::kNoIndex)
+      return step("slot", "group " + group_name(decision_.slot_group) + " has no target in rotation");
+    step("slot", std::to_string(decision_.slot) + " of " + std::to_string(group.slot_count) + " → " +
+                     label(decision_.slot_target) +
+                     (group.fail_open != 0 ? " (fail-open: too few healthy targets, all get traffic)" : ""));
+  }
+
+  void write_target_steps() {
+    const abi::Target* found = target(answer_.target);
+    if (found == nullptr) return;
+    std::string text = label(answer_.target) + " is " + std::string(abi::to_string(found->state));
+    if ((found->flags & abi::kTargetNoNewFlows) != 0) text += ", takes no new flows";
+    switch (found->tracked) {
+      case abi::TrackedFlows::keep: break;
+      case abi::TrackedFlows::reset: text += ", its tracked flows are reset"; break;
+      case abi::TrackedFlows::rehash: text += ", its tracked flows are picked anew"; break;
+    }
+    step("target", text);
+    if ((found->flags & abi::kTargetResolved) == 0) {
+      answer_.next_hop = "unresolved";
+      return step("next hop", "no MAC address is known");
+    }
+    answer_.next_hop = format_mac(found->next_hop_mac);
+    if (found->out_port < snapshot_.ports().size()) {
+      const auto& name = snapshot_.ports()[found->out_port].name;
+      answer_.next_hop += " via " + std::string(name, ::strnlen(name, sizeof(name)));
+    }
+    step("next hop", answer_.next_hop + (found->vlan != 0 ? ", VLAN " + std::to_string(found->vlan) : "") + ", MTU " +
+                         std::to_string(found->mtu_bytes));
+    if (decision_.verdict != Verdict::tx) return;
+    if (found->mode == abi::ForwardingMode::l2dsr)
+      return step("l2dsr", "MAC addresses rewritten, the IP packet stays as it is");
+    step("ipip", "outer source " + (answer_.outer_source ? format_address(*answer_.outer_source) : "none") +
+                     ", outer destination " + format_address(found->address));
+  }
+
+  std::string explanation() const {
+    const std::string held =
+        answer_.worker ? "Worker " + std::to_string(*answer_.worker) + " holds this flow, on " + label(answer_.entry->target)
+                       : std::string();
+    if (decision_.verdict == Verdict::punt) return "The destination is no VIP: the packet is the kernel's.";
+    if (decision_.verdict != Verdict::tx) {
+      return (held.empty() ? "" : held + ". ") + "The next packet is dropped as " + answer_.reason + ": " +
+             std::string(help(decision_.reason)) + "." + state_sentence();
+    }
+    const std::string group = decision_.group == abi::kNoIndex ? "" : group_name(decision_.group);
+    if (answer_.pinned_elsewhere)
+      return held + ". A new flow would go to " + label(answer_.slot_target) + ": " + pinned_sentence();
+    if (decision_.flow == FlowResult::hit) return held + ", where a new flow would go as well." + fail_open_sentence();
+    std::string text = held.empty() ? "No worker holds this flow. " : held + ", and leaves it." + state_sentence() + " ";
+    text += "The next packet takes slot " + (answer_.slot ? std::to_string(*answer_.slot) : "?") + " of target group " +
+            group + ", which belongs to " + label(answer_.target) + ".";
+    if (decision_.flow == FlowResult::none) text += " It gets no entry in the flow table.";
+    return text + fail_open_sentence();
+  }
+
+  // What is wrong with the target of the entry.
+  std::string state_sentence() const {
+    if (!answer_.entry) return "";
+    const abi::Target* found = target(answer_.entry->target);
+    if (found == nullptr || (found->flags & abi::kTargetLive) == 0) return " That target is gone.";
+    if (found->state == abi::TargetState::healthy) return "";
+    return " " + label(answer_.entry->target) + " is " + std::string(abi::to_string(found->state)) + ".";
+  }
+
+  std::string pinned_sentence() const {
+    const std::string pinned = label(answer_.target);
+    if (answer_.pinned_because == "drain") return pinned + " is draining and keeps only the flows it has.";
+    if (answer_.pinned_because == "health") return pinned + " is unhealthy and takes no new flows; those it has are kept.";
+    if (answer_.pinned_because == "weight") return pinned + " has weight 0 and keeps only the flows it has.";
+    if (answer_.pinned_because == "group weights")
+      return "the listener's weights give this tuple to group " + group_name(decision_.slot_group) + ".";
+    return "the group's table has changed since this flow began, because targets or weights did.";
+  }
+
+  std::string fail_open_sentence() const {
+    if (decision_.group == abi::kNoIndex || snapshot_.groups()[decision_.group].fail_open == 0) return "";
+    return " Group " + group_name(decision_.group) +
+           " is fail-open: too few of its targets are healthy, so all of them get traffic.";
+  }
+
+  const Context& context_;
+  const Snapshot& snapshot_;
+  const net::FlowKey& key_;
+  std::vector<std::optional<FlowView>> views_;
+  FlowDecision decision_;
+  Answer answer_;
+};
+
+}  // namespace
+
+Answer why(const Context& context, const net::FlowKey& key, std::uint64_t now_ns) {
+  if (context.snapshot != nullptr) return Explainer(context, key).answer(now_ns);
+  Answer answer;
+  answer.verdict = "drop";
+  answer.reason = abi::to_string(abi::DropReason::no_snapshot);
+  answer.flow = "none";
+  answer.explanation = "No configuration has been accepted yet, so there is no snapshot to forward by.";
+  answer.steps.push_back("snapshot: none is in force");
+  return answer;
+}
+
+}  // namespace lb::cp::explain
