@@ -57,6 +57,7 @@ namespace lb::abi {
   X(answered_icmp, "answered with an ICMP error by lb")                                        \
   X(reset_rate_limited, "would have been answered with a reset, but the limit was reached")    \
   X(no_snapshot, "no configuration has been accepted yet")                                     \
+  X(segmented, "frame is spread over several buffers")                                         \
   X(punt_failed, "the kernel interface did not take the packet")                               \
   X(tx_full, "the port did not take the packet")
 

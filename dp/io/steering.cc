@@ -1,0 +1,205 @@
+#include "dp/io/steering.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "bpf/steer.skel.h"
+
+namespace lb::io {
+namespace {
+
+constexpr std::uint32_t kMaxMapsOfProgram = 16;
+
+struct SkeletonDeleter {
+  void operator()(steer_bpf* skeleton) const { steer_bpf::destroy(skeleton); }
+};
+using Skeleton = std::unique_ptr<steer_bpf, SkeletonDeleter>;
+
+tl::unexpected<std::string> failed(const std::string& interface, const std::string& what, int error) {
+  return tl::unexpected("steering of " + interface + ": " + what + ": " + std::strerror(error));
+}
+
+tl::expected<Skeleton, std::string> load_program(const std::string& interface) {
+  libbpf_set_print(nullptr);  // "skipping unrecognized data section xdp_metadata" is no news
+  Skeleton skeleton(steer_bpf::open());
+  if (!skeleton) return failed(interface, "opening the program", errno);
+  if (const int error = steer_bpf::load(skeleton.get()); error != 0) return failed(interface, "loading the program", -error);
+  return skeleton;
+}
+
+// The tag is a hash of a program's instructions: equal for equal builds.
+bool same_program(int program_fd, int other_fd) {
+  bpf_prog_info one{};
+  bpf_prog_info two{};
+  std::uint32_t size = sizeof(one);
+  if (bpf_obj_get_info_by_fd(program_fd, &one, &size) != 0) return false;
+  size = sizeof(two);
+  if (bpf_obj_get_info_by_fd(other_fd, &two, &size) != 0) return false;
+  return std::memcmp(one.tag, two.tag, sizeof(one.tag)) == 0;
+}
+
+bool same_shape(int map_fd, int other_fd) {
+  bpf_map_info one{};
+  bpf_map_info two{};
+  std::uint32_t size = sizeof(one);
+  if (bpf_obj_get_info_by_fd(map_fd, &one, &size) != 0) return false;
+  size = sizeof(two);
+  if (bpf_obj_get_info_by_fd(other_fd, &two, &size) != 0) return false;
+  return one.type == two.type && one.key_size == two.key_size && one.value_size == two.value_size &&
+         one.max_entries == two.max_entries;
+}
+
+Fd map_of_program(int program_fd, const char* name) {
+  std::array<std::uint32_t, kMaxMapsOfProgram> ids{};
+  bpf_prog_info info{};
+  info.nr_map_ids = kMaxMapsOfProgram;
+  info.map_ids = reinterpret_cast<std::uintptr_t>(ids.data());
+  std::uint32_t size = sizeof(info);
+  if (bpf_obj_get_info_by_fd(program_fd, &info, &size) != 0) return Fd{};
+  for (std::uint32_t i = 0; i < std::min(info.nr_map_ids, kMaxMapsOfProgram); ++i) {
+    Fd map(bpf_map_get_fd_by_id(ids[i]));
+    bpf_map_info map_info{};
+    std::uint32_t map_size = sizeof(map_info);
+    if (map && bpf_obj_get_info_by_fd(map.get(), &map_info, &map_size) == 0 && std::strcmp(map_info.name, name) == 0)
+      return map;
+  }
+  return Fd{};
+}
+
+std::vector<abi::IpAddress> keys_of(int vips_fd) {
+  std::vector<abi::IpAddress> keys;
+  abi::IpAddress key;
+  for (const abi::IpAddress* previous = nullptr; bpf_map_get_next_key(vips_fd, previous, &key) == 0;
+       previous = &keys.back()) {
+    keys.push_back(key);
+  }
+  return keys;
+}
+
+tl::expected<void, std::string> add_keys(const std::string& interface, int vips_fd, std::span<const abi::IpAddress> keys) {
+  const std::uint32_t one = 1;
+  for (const abi::IpAddress& key : keys) {
+    if (bpf_map_update_elem(vips_fd, &key, &one, BPF_ANY) != 0) return failed(interface, "adding a VIP", errno);
+  }
+  return {};
+}
+
+// What an earlier run has left on the interface.
+struct Found {
+  Fd link;
+  Fd program;
+  Fd vips;
+  Fd outcomes;
+};
+
+// An empty Found if the pin is absent, or belongs to an interface that is gone: that pin is removed.
+Found find_pinned(const std::string& pin, std::uint32_t ifindex) {
+  Found found;
+  found.link = Fd(bpf_obj_get(pin.c_str()));
+  if (!found.link) return found;
+  bpf_link_info info{};
+  std::uint32_t size = sizeof(info);
+  std::uint32_t attached = 0;
+  if (bpf_obj_get_info_by_fd(found.link.get(), &info, &size) == 0 && info.type == BPF_LINK_TYPE_XDP &&
+      info.xdp.ifindex == ifindex && bpf_xdp_query_id(static_cast<int>(ifindex), 0, &attached) == 0 &&
+      attached == info.prog_id) {
+    found.program = Fd(bpf_prog_get_fd_by_id(info.prog_id));
+    found.vips = map_of_program(found.program.get(), "vips");
+    found.outcomes = map_of_program(found.program.get(), "outcomes");
+  }
+  if (!found.vips || !found.outcomes) {
+    ::unlink(pin.c_str());
+    found = Found{};
+  }
+  return found;
+}
+
+tl::expected<void, std::string> attach_new(const std::string& interface, std::uint32_t ifindex, int program_fd,
+                                           const std::string& pin) {
+  const Fd link(bpf_link_create(program_fd, static_cast<int>(ifindex), BPF_XDP, nullptr));
+  if (!link) {
+    std::uint32_t other = 0;
+    if (errno == EBUSY && bpf_xdp_query_id(static_cast<int>(ifindex), 0, &other) == 0 && other != 0) {
+      return tl::unexpected("steering of " + interface + ": XDP program " + std::to_string(other) +
+                            " of someone else is attached; detach it (ip link set dev " + interface + " xdp off)");
+    }
+    return failed(interface, "attaching the program", errno);
+  }
+  if (bpf_obj_pin(link.get(), pin.c_str()) != 0) return failed(interface, "pinning the link at " + pin, errno);
+  return {};
+}
+
+}  // namespace
+
+tl::expected<Steering, std::string> Steering::attach(const std::string& interface, const std::string& bpf_dir) {
+  const std::uint32_t ifindex = ::if_nametoindex(interface.c_str());
+  if (ifindex == 0) return failed(interface, "looking it up", errno);
+  auto loaded = load_program(interface);
+  if (!loaded) return tl::unexpected(loaded.error());
+  const steer_bpf& skeleton = **loaded;
+  const int program_fd = bpf_program__fd(skeleton.progs.xsk_def_prog);
+  const int vips_fd = bpf_map__fd(skeleton.maps.vips);
+  const int outcomes_fd = bpf_map__fd(skeleton.maps.outcomes);
+  const std::string pin = bpf_dir + "/" + interface;
+
+  Steering steering;
+  steering.interface_ = interface;
+  Found found = find_pinned(pin, ifindex);
+  steering.taken_over_ = static_cast<bool>(found.link);
+  if (found.link && same_program(found.program.get(), program_fd) && same_shape(found.vips.get(), vips_fd)) {
+    steering.vips_ = std::move(found.vips);
+    steering.outcomes_ = std::move(found.outcomes);
+    return steering;
+  }
+  if (found.link) {
+    if (auto r = add_keys(interface, vips_fd, keys_of(found.vips.get())); !r) return tl::unexpected(r.error());
+    if (bpf_link_update(found.link.get(), program_fd, nullptr) != 0)
+      return failed(interface, "replacing the program", errno);
+  } else if (auto r = attach_new(interface, ifindex, program_fd, pin); !r) {
+    return tl::unexpected(r.error());
+  }
+  steering.vips_ = Fd(::fcntl(vips_fd, F_DUPFD_CLOEXEC, 0));
+  steering.outcomes_ = Fd(::fcntl(outcomes_fd, F_DUPFD_CLOEXEC, 0));
+  return steering;
+}
+
+tl::expected<void, std::string> Steering::add(std::span<const abi::IpAddress> vips) const {
+  return add_keys(interface_, vips_.get(), vips);
+}
+
+tl::expected<void, std::string> Steering::keep_only(std::span<const abi::IpAddress> vips) const {
+  for (const abi::IpAddress& key : keys_of(vips_.get())) {
+    if (std::binary_search(vips.begin(), vips.end(), key)) continue;
+    if (bpf_map_delete_elem(vips_.get(), &key) != 0) return failed(interface_, "removing a VIP", errno);
+  }
+  return {};
+}
+
+std::vector<abi::IpAddress> Steering::vips() const {
+  return keys_of(vips_.get());
+}
+
+SteeringStats Steering::stats() const {
+  const int cpus = libbpf_num_possible_cpus();
+  std::vector<std::uint64_t> per_cpu(cpus > 0 ? static_cast<std::size_t>(cpus) : 1);
+  const auto sum = [&](std::uint32_t outcome) {
+    std::fill(per_cpu.begin(), per_cpu.end(), 0);
+    bpf_map_lookup_elem(outcomes_.get(), &outcome, per_cpu.data());
+    std::uint64_t total = 0;
+    for (const std::uint64_t n : per_cpu) total += n;
+    return total;
+  };
+  return {.steered = sum(0), .passed = sum(1), .dropped_no_socket = sum(2)};
+}
+
+}  // namespace lb::io

@@ -1,0 +1,53 @@
+// Steering of an AF_XDP port: which frames the kernel hands to the workers' sockets (bpf/steer.bpf.c, DESIGN rule 2).
+//
+//   <bpf_dir>/<interface>   pinned bpf_link: keeps program, VIP map and counters alive between two runs of lb-dp
+//
+// While lb-dp is away, frames for VIPs are dropped (no socket), not passed to a kernel that does not own the VIPs. To end
+// steering for good, remove the pin. Writer of the maps: lb-dp's main thread; of the socket map: libxdp, within EAL.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "dp/abi/types.h"
+#include "dp/io/fd.h"
+
+namespace lb::io {
+
+// Packets since the program was first attached.
+struct SteeringStats {
+  std::uint64_t steered = 0;
+  std::uint64_t passed = 0;
+  std::uint64_t dropped_no_socket = 0;
+};
+
+class Steering {
+ public:
+  // Attaches our program to an interface, or takes over the one that an earlier lb-dp left there: as it is if it is the same
+  // program, else replaced in one step with the VIPs carried over. Call it before EAL starts. Errors in words.
+  static tl::expected<Steering, std::string> attach(const std::string& interface, const std::string& bpf_dir);
+
+  // Makes sure that packets to all of `vips` are steered; removes nothing.
+  tl::expected<void, std::string> add(std::span<const abi::IpAddress> vips) const;
+
+  // Ends steering for every address that is not among `vips` (sorted).
+  tl::expected<void, std::string> keep_only(std::span<const abi::IpAddress> vips) const;
+
+  [[nodiscard]] std::vector<abi::IpAddress> vips() const;
+  [[nodiscard]] SteeringStats stats() const;
+  [[nodiscard]] const std::string& interface() const { return interface_; }
+  [[nodiscard]] bool taken_over() const { return taken_over_; }  // an earlier run's program was found
+
+ private:
+  Steering() = default;
+
+  std::string interface_;
+  Fd vips_;
+  Fd outcomes_;
+  bool taken_over_ = false;
+};
+
+}  // namespace lb::io

@@ -1,0 +1,224 @@
+#include "dp/worker/data_plane.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <rte_cycles.h>
+#include <rte_launch.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "dp/io/bpf_dir.h"
+#include "dp/io/eal.h"
+
+namespace lb::worker {
+namespace {
+
+constexpr int kMovingPollMs = 1;
+constexpr int kIdlePollMs = 1000;
+constexpr std::uint64_t kSecondNs = 1'000'000'000;
+
+std::uint64_t now_ns() {
+  return static_cast<std::uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
+}
+
+std::vector<abi::IpAddress> sorted_vips(const Snapshot& snapshot) {
+  std::vector<abi::IpAddress> addresses;
+  for (const abi::Vip& vip : snapshot.vips()) addresses.push_back(vip.address);
+  std::sort(addresses.begin(), addresses.end());
+  return addresses;
+}
+
+}  // namespace
+
+DataPlane::DataPlane(const io::DpConfig& config)
+    : config_(config), generations_(static_cast<std::uint32_t>(config.workers.size())) {}
+
+DataPlane::~DataPlane() {
+  stop_workers();
+  workers_.clear();
+  ports_.reset();
+  store_.reset();
+  if (eal_started_) io::stop_eal();
+}
+
+tl::expected<void, std::string> DataPlane::start() {
+  if (auto r = attach_steering(); !r) return r;
+  if (auto r = io::start_eal(config_); !r) return r;
+  eal_started_ = true;
+  auto ports = io::Ports::open(config_);
+  if (!ports) return tl::unexpected(ports.error());
+  ports_ = std::move(*ports);
+  const auto workers = static_cast<std::uint32_t>(config_.workers.size());
+  auto stats = StatsRegion::create(workers, config_.capacity.listeners, config_.capacity.targets, rte_get_tsc_hz());
+  if (!stats) return tl::unexpected(stats.error());
+  stats_ = std::move(*stats);
+  auto flows = FlowRegion::open({.name = config_.name,
+                                 .path = config_.flow_table.path,
+                                 .workers = workers,
+                                 .flows_per_worker = config_.flow_table.flows_per_worker,
+                                 .target_capacity = config_.capacity.targets});
+  if (!flows) return tl::unexpected(flows.error());
+  flows_ = std::move(*flows);
+  auto store = SnapshotStore::open(config_.state_dir);
+  if (!store) return tl::unexpected(store.error());
+  store_ = std::move(*store);
+  start_workers();
+  return {};
+}
+
+tl::expected<void, std::string> DataPlane::attach_steering() {
+  std::string directory;
+  for (const io::PortConfig& port : config_.ports) {
+    if (port.driver != io::Driver::af_xdp) continue;
+    if (directory.empty()) {
+      auto made = io::ensure_bpf_directory(config_.bpf_dir);
+      if (!made) return tl::unexpected(made.error());
+      directory = *made;
+    }
+    auto steering = io::Steering::attach(port.interface, directory);
+    if (!steering) return tl::unexpected(steering.error());
+    spdlog::info("steering of {}: {}, {} VIPs", port.interface, steering->taken_over() ? "taken over" : "attached",
+                 steering->vips().size());
+    steering_.push_back(std::move(*steering));
+  }
+  return {};
+}
+
+void DataPlane::start_workers() {
+  for (std::uint32_t w = 0; w < config_.workers.size(); ++w) {
+    workers_.push_back(std::make_unique<Worker>(w, config_, *ports_, *stats_, generations_));
+    rte_eal_remote_launch(
+        [](void* worker) {
+          static_cast<Worker*>(worker)->run();
+          return 0;
+        },
+        workers_.back().get(), w);
+  }
+}
+
+void DataPlane::stop_workers() {
+  for (const auto& worker : workers_) worker->stop();
+  if (!workers_.empty()) rte_eal_mp_wait_lcore();
+}
+
+tl::expected<void, std::string> DataPlane::serve(int stop_fd) {
+  SnapshotReader reader(*this, store_.get());
+  reader.restore();
+  if (auto r = reader.listen(config_.control_socket); !r) return r;
+  spdlog::info("{} is ready: {} workers, {} ports, control socket {}", config_.name, workers_.size(), ports_->list().size(),
+               config_.control_socket);
+  while (true) {
+    const auto control = reader.poll_fds();
+    std::array<pollfd, 3> fds{control[0], control[1], pollfd{.fd = stop_fd, .events = POLLIN, .revents = 0}};
+    if (::poll(fds.data(), fds.size(), reader.moving() ? kMovingPollMs : kIdlePollMs) < 0 && errno != EINTR) {
+      return tl::unexpected(std::string("poll: ") + std::strerror(errno));
+    }
+    if (fds[2].revents != 0) return {};
+    reader.on_ready({fds[0], fds[1]});
+    reader.on_tick();
+    if (reader.moving()) report_laggard();
+    flows_->touch();
+  }
+}
+
+void DataPlane::describe(abi::Hello& hello) const {
+  hello.worker_count = static_cast<std::uint32_t>(config_.workers.size());
+  hello.target_capacity = config_.capacity.targets;
+  hello.listener_capacity = config_.capacity.listeners;
+  hello.port_count = static_cast<std::uint32_t>(ports_->list().size());
+  for (std::size_t i = 0; i < ports_->list().size(); ++i) hello.ports[i] = ports_->list()[i].info;
+}
+
+std::array<int, 2> DataPlane::region_fds() const {
+  return {stats_->read_only_fd(), flows_->read_only_fd()};
+}
+
+tl::expected<io::PortMap, SnapshotError> DataPlane::map_ports(const Snapshot& snapshot) const {
+  io::PortMap map;
+  std::vector<bool> named(ports_->list().size(), false);
+  std::uint8_t next = 0;
+  for (const abi::Port& port : snapshot.ports()) {
+    const std::string_view name(port.name, ::strnlen(port.name, sizeof(port.name)));
+    std::size_t own = 0;
+    while (own < named.size() && name != ports_->list()[own].info.name) ++own;
+    if (own == named.size()) {
+      return tl::unexpected(SnapshotError{abi::Refusal::unknown_port, fmt::format("there is no port '{}' here", name)});
+    }
+    named[own] = true;
+    map.in_snapshot[own] = next;
+    map.own[next++] = static_cast<std::uint8_t>(own);
+  }
+  for (std::size_t own = 0; own < named.size(); ++own) {
+    if (named[own]) continue;
+    map.in_snapshot[own] = next;
+    map.own[next++] = static_cast<std::uint8_t>(own);
+  }
+  return map;
+}
+
+tl::expected<void, SnapshotError> DataPlane::check_capacity(const Snapshot& snapshot) const {
+  if (snapshot.targets().size() > config_.capacity.targets) {
+    return tl::unexpected(SnapshotError{
+        abi::Refusal::capacity,
+        fmt::format("{} target ids, capacity.targets is {}", snapshot.targets().size(), config_.capacity.targets)});
+  }
+  for (const abi::Listener& listener : snapshot.listeners()) {
+    if (listener.counter_index < config_.capacity.listeners) continue;
+    return tl::unexpected(
+        SnapshotError{abi::Refusal::capacity,
+                      fmt::format("listener '{}' has counter {}, capacity.listeners is {}", snapshot.name(listener.name),
+                                  listener.counter_index, config_.capacity.listeners)});
+  }
+  return {};
+}
+
+tl::expected<void, SnapshotError> DataPlane::accept(std::shared_ptr<const Snapshot> snapshot) {
+  auto ports = map_ports(*snapshot);
+  if (!ports) return tl::unexpected(ports.error());
+  if (auto r = check_capacity(*snapshot); !r) return r;
+  const std::vector<abi::IpAddress> vips = sorted_vips(*snapshot);
+  for (const io::Steering& steering : steering_) {
+    if (auto r = steering.add(vips); !r) return tl::unexpected(SnapshotError{abi::Refusal::system, r.error()});
+  }
+  if (!flows_attached_) {
+    const Reattached reattached = flows_->reattach(*snapshot);
+    spdlog::info("flow region {}: {}, {} flows kept, {} dropped", flows_->path(),
+                 flows_->taken_over() ? "taken over" : "new", reattached.kept, reattached.dropped);
+    for (const auto& worker : workers_) worker->attach_flows(*flows_);
+    flows_attached_ = true;
+  }
+  flows_->record(*snapshot);
+  generations_.begin(std::make_unique<ActiveGeneration>(ActiveGeneration{.snapshot = std::move(snapshot), .ports = *ports}));
+  steering_to_prune_ = true;
+  moving_since_ns_ = now_ns();
+  next_report_ns_ = moving_since_ns_ + kSecondNs;
+  return {};
+}
+
+bool DataPlane::settled() {
+  if (!generations_.settled()) return false;
+  if (!steering_to_prune_) return true;
+  steering_to_prune_ = false;
+  const std::vector<abi::IpAddress> vips = sorted_vips(*generations_.in_force()->snapshot);
+  for (const io::Steering& steering : steering_) {
+    if (auto r = steering.keep_only(vips); !r) spdlog::error("{}", r.error());
+  }
+  return true;
+}
+
+// A worker that does not move keeps the old generation alive; that is reported and nothing is freed.
+void DataPlane::report_laggard() {
+  const std::uint64_t now = now_ns();
+  if (now < next_report_ns_) return;
+  next_report_ns_ = now + kSecondNs;
+  const std::uint32_t worker = generations_.laggard();
+  spdlog::error("worker {} has not taken the new generation up for {} ms; the old one stays alive until it does", worker,
+                (now - moving_since_ns_) / 1'000'000);
+}
+
+}  // namespace lb::worker

@@ -1,0 +1,67 @@
+// All of lb-dp below main(): made in the order that start needs, taken down in the reverse.
+//
+//   steering (AF_XDP programs) → EAL → ports → stats region → flow region → workers → control socket, stored snapshot
+//
+// Thread: the main thread; workers run on their own and share with it what is said to be shared at each member.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "dp/io/config.h"
+#include "dp/io/ports.h"
+#include "dp/io/steering.h"
+#include "dp/worker/flow_region.h"
+#include "dp/worker/generation_switch.h"
+#include "dp/worker/snapshot_reader.h"
+#include "dp/worker/stats_region.h"
+#include "dp/worker/worker.h"
+
+namespace lb::worker {
+
+class DataPlane final : public GenerationSink {
+ public:
+  explicit DataPlane(const io::DpConfig& config);
+  ~DataPlane() override;  // stops the workers, closes the ports; steering, flows and stored snapshot stay
+  DataPlane(const DataPlane&) = delete;
+  DataPlane& operator=(const DataPlane&) = delete;
+
+  // Starts everything but the control socket. Errors in words.
+  tl::expected<void, std::string> start();
+
+  // Listens for lb-cp and serves until `stop_fd` (a signalfd or the like) can be read.
+  tl::expected<void, std::string> serve(int stop_fd);
+
+  void describe(abi::Hello& hello) const override;
+  [[nodiscard]] std::array<int, 2> region_fds() const override;
+  tl::expected<void, SnapshotError> accept(std::shared_ptr<const Snapshot> snapshot) override;
+  bool settled() override;
+
+ private:
+  tl::expected<void, std::string> attach_steering();
+  tl::expected<io::PortMap, SnapshotError> map_ports(const Snapshot& snapshot) const;
+  tl::expected<void, SnapshotError> check_capacity(const Snapshot& snapshot) const;
+  void start_workers();
+  void stop_workers();
+  void report_laggard();
+
+  const io::DpConfig& config_;
+  std::vector<io::Steering> steering_;
+  bool eal_started_ = false;
+  std::unique_ptr<io::Ports> ports_;
+  std::unique_ptr<StatsRegion> stats_;
+  std::unique_ptr<FlowRegion> flows_;
+  bool flows_attached_ = false;
+  std::unique_ptr<SnapshotStore> store_;
+  GenerationSwitch<ActiveGeneration> generations_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  bool steering_to_prune_ = false;  // a generation has begun and the VIPs of older ones are still steered
+  std::uint64_t moving_since_ns_ = 0;
+  std::uint64_t next_report_ns_ = 0;
+};
+
+}  // namespace lb::worker

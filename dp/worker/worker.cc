@@ -1,0 +1,129 @@
+#include "dp/worker/worker.h"
+
+#include <rte_cycles.h>
+#include <rte_pause.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include <algorithm>
+
+namespace lb::worker {
+namespace {
+
+constexpr std::uint64_t kSweepMs = 8192;       // how long ageing takes to go over the whole table
+constexpr std::uint32_t kMaxSweepCatchUp = 4;  // milliseconds' worth of ageing done at once after a pause
+constexpr std::uint64_t kTwinPollsPerSecond = 50'000;
+
+void store(std::uint64_t& shared, std::uint64_t value) {
+  std::atomic_ref(shared).store(value, std::memory_order_relaxed);
+}
+
+std::uint64_t monotonic_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
+
+Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports& ports, const StatsRegion& stats,
+               GenerationSwitch<ActiveGeneration>& generations)
+    : index_(index),
+      port_count_(static_cast<std::uint32_t>(ports.list().size())),
+      empty_polls_before_rest_(config.idle.after_empty_polls),
+      rest_us_(config.idle.sleep_us),
+      generations_(generations),
+      shared_(stats.worker(index)),
+      listener_stats_(stats.listeners(index)),
+      target_flows_(stats.target_flows(index)),
+      rx_tx_(ports, index, std::span(counted_.counters).first<abi::kCounterCount>(), config.punt.packets_per_second),
+      millisecond_tsc_(rte_get_tsc_hz() / 1000) {
+  store(shared_.lcore, config.workers[index].cpu);
+}
+
+void Worker::attach_flows(const FlowRegion& region) {
+  const std::span<abi::FlowLine> lines = region.lines(index_);
+  flows_.emplace(lines, target_flows_, region.secret());
+  pipeline_.emplace(PipelineOptions{.flows = &*flows_,
+                                    .stats = &counted_,
+                                    .listener_stats = listener_stats_.data(),
+                                    .extra = &rx_tx_,
+                                    .punt_enabled = true});
+  sweep_lines_ = static_cast<std::uint32_t>(lines.size() / kSweepMs + 1);
+}
+
+void Worker::run() {
+  ::prctl(PR_SET_TIMERSLACK, 1000);  // ns: the default of 50 µs would double a short rest
+  const ActiveGeneration* generation = nullptr;
+  std::uint32_t empty_polls = 0;
+  std::uint64_t heartbeat = 0;
+  const std::uint64_t started = rte_rdtsc();
+  while (!stop_.load(std::memory_order_relaxed)) {
+    pick_up(generation);
+    const std::uint64_t now = rte_rdtsc();
+    std::uint32_t received = 0;
+    for (std::uint32_t port = 0; port < port_count_; ++port) received += poll_port(port, generation, now);
+    store(shared_.heartbeat, ++heartbeat);
+    if (now >= next_housekeeping_) housekeeping(generation, now);
+    if (index_ == 0 && now >= next_twin_poll_) {
+      rx_tx_.poll_twins();
+      next_twin_poll_ = now + millisecond_tsc_ * 1000 / kTwinPollsPerSecond;
+    }
+    const std::uint64_t end = rte_rdtsc();
+    store(shared_.total_tsc, end - started);
+    if (received != 0) {
+      counted_.busy_tsc += end - now;
+      store(shared_.busy_tsc, counted_.busy_tsc);
+      empty_polls = 0;
+    } else if (empty_polls_before_rest_ != 0 && ++empty_polls >= empty_polls_before_rest_) {
+      rest();
+    } else {
+      rte_pause();
+    }
+  }
+  publish_counters();
+}
+
+std::uint32_t Worker::poll_port(std::uint32_t port, const ActiveGeneration* generation, std::uint64_t now_tsc) {
+  const std::uint32_t received = rx_tx_.receive(port, burst_);
+  if (received == 0) return 0;
+  if (generation != nullptr) [[likely]] {
+    rx_tx_.use(generation->ports, burst_, port);
+    pipeline_->process(*generation->snapshot, burst_, monotonic_ns());
+    rx_tx_.finish(burst_, port, now_tsc);
+  } else {
+    rx_tx_.refuse(burst_, port, now_tsc);
+  }
+  publish_counters();
+  return received;
+}
+
+void Worker::pick_up(const ActiveGeneration*& generation) {
+  const ActiveGeneration* const now = generations_.pick_up(index_);
+  if (now == generation) return;
+  generation = now;
+  store(shared_.generation_epoch, now->snapshot->generation().epoch);
+  store(shared_.generation_n, now->snapshot->generation().n);
+}
+
+void Worker::housekeeping(const ActiveGeneration* generation, std::uint64_t now_tsc) {
+  const std::uint64_t late_ms = next_housekeeping_ == 0 ? 0 : (now_tsc - next_housekeeping_) / millisecond_tsc_;
+  next_housekeeping_ = now_tsc + millisecond_tsc_;
+  if (generation == nullptr) return;
+  const auto rounds = static_cast<std::uint32_t>(std::min<std::uint64_t>(late_ms + 1, kMaxSweepCatchUp));
+  pipeline_->age(*generation->snapshot, sweep_lines_ * rounds, monotonic_ns());
+  store(shared_.flows, flows_->flows());
+  store(shared_.flow_capacity, flows_->capacity());
+  publish_counters();
+}
+
+void Worker::publish_counters() {
+  for (std::size_t i = 0; i < abi::kCounterCount; ++i) store(shared_.counters[i], counted_.counters[i]);
+}
+
+void Worker::rest() {
+  const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(rest_us_) * 1000};
+  ::nanosleep(&time, nullptr);
+}
+
+}  // namespace lb::worker
