@@ -15,15 +15,16 @@ namespace lb {
 
 // Indices into the snapshot's tables; abi::kNoIndex where a stage was not reached.
 struct FlowDecision {
-  Verdict verdict = Verdict::drop;                       // answer: lb would reply with a reset
-  abi::DropReason reason = abi::DropReason::none;        // of drop and answer
-  FlowResult flow = FlowResult::none;                    // fresh: it would get an entry where there is room
+  Verdict verdict = Verdict::drop;                 // answer: lb would reply with a reset
+  abi::DropReason reason = abi::DropReason::none;  // of drop and answer
+  FlowResult flow = FlowResult::none;              // fresh: it would get an entry where there is room
   std::uint32_t listener = abi::kNoIndex;
-  std::uint32_t group = abi::kNoIndex;                   // of `target`, else the one a new flow would get
-  std::uint32_t target = abi::kNoIndex;                  // where the packet would go
-  std::uint32_t slot_group = abi::kNoIndex;              // what a new flow with this key would get now, whatever the entry says
+  std::uint32_t group = abi::kNoIndex;       // of `target`, else the one a new flow would get
+  std::uint32_t target = abi::kNoIndex;      // where the packet would go
+  std::uint32_t slot_group = abi::kNoIndex;  // what a new flow with this key would get now, whatever the entry says
   std::uint32_t slot = abi::kNoIndex;
   std::uint32_t slot_target = abi::kNoIndex;
+  std::optional<abi::IpAddress> outer_source;  // tx in a tunnel mode: source of the outer header
 };
 
 // `entry`: what peek() found, std::nullopt: no entry. tcp_flags: of the next packet, for TCP; by default ACK where there is

@@ -1,6 +1,6 @@
 // Keyed 128-bit hashes of a flow. AES-128 as a pseudo-random permutation: an IPv4 flow is one block (addresses, ports,
-// protocol: 13 of 16 bytes), an IPv6 flow three blocks chained (CBC-MAC over a fixed length) under another key. Two uses with
-// two secrets, never mixed (DESIGN rule 1):
+// protocol: 13 of 16 bytes), an IPv6 flow three blocks chained (CBC-MAC over a fixed length) under another key. Two uses
+// with two secrets, never mixed (DESIGN rule 1):
 //   flow table   the node secret: which line, which fingerprint
 //   slot         the fleet seed: which target group, which Maglev slot; the same on every node
 // Low and high 64 bits are independent. CPUs without AES instructions run a portable twin with identical values.
@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "dp/abi/types.h"
+#include "dp/base/compiler.h"
 #include "dp/net/flow_key.h"
 
 namespace lb {
@@ -31,13 +32,19 @@ struct alignas(16) HashKeys {
 [[nodiscard]] HashKeys make_hash_keys(const NodeSecret& secret);
 [[nodiscard]] HashKeys make_hash_keys(std::uint64_t fleet_seed);
 
-// One flow; uses AES instructions where the CPU has them. For places off the packet path.
+// One flow, by the portable twin: for places off the packet path. The packet path has dp/lb/flow_hash_ops.h.
 [[nodiscard]] Hash128 flow_hash(const HashKeys& keys, const net::FlowKey& key);
 
-// The same by the portable twin, for tests.
-[[nodiscard]] Hash128 flow_hash_portable(const HashKeys& keys, const net::FlowKey& key);
-
-// The part of a key that chooses group and slot under a stickiness: the rest is zero.
-[[nodiscard]] net::FlowKey sticky_key(const net::FlowKey& key, abi::Stickiness stickiness);
+// The part of a key that chooses group and slot under a stickiness; the rest is zero.
+LB_INLINE net::FlowKey sticky_key(const net::FlowKey& key, abi::Stickiness stickiness) {
+  net::FlowKey sticky = key;
+  if (stickiness == abi::Stickiness::five_tuple) return sticky;
+  sticky.source_port = 0;
+  sticky.destination_port = 0;
+  if (stickiness == abi::Stickiness::source_ip_dest_ip_proto) return sticky;
+  sticky.protocol = 0;
+  if (stickiness == abi::Stickiness::source_ip) sticky.destination = {};
+  return sticky;
+}
 
 }  // namespace lb

@@ -1,15 +1,17 @@
 // The flow table of one worker: which target a flow is on, when it was last seen and how far it has come.
 //
-//   line = hash.low  & mask ──▶ ┌────────────── 64 bytes ──────────────┐
-//                               │ key[5]   fingerprint 48 │ tick 16     │   one load, one compare for all five
-//   second = line ^ f(finger-   │ meta[5]  target 20 │ state 4 │ …      │
-//            print), looked at  │ sequence 16 │ overflow 16            │
-//            only if overflow>0 └──────────────────────────────────────┘
+//   first line = hash.low, ───▶ ┌────────────── 64 bytes ──────────────┐
+//            scaled             │ key[5]   fingerprint 48 │ tick 16     │   one load, one compare for all five
+//   second = f(fingerprint)     │ meta[5]  target 20 │ state 4 │ …      │
+//            - first mod lines, │ sequence 16 │ overflow 16            │
+//            if overflow > 0    └──────────────────────────────────────┘
 //
-// A flow stands in its first or its second line. A miss reads the second line only where `overflow` says that some flow of
-// this line had to go there. An insert takes a free or expired entry of either line, else moves one entry to its other line
-// (breadth-first, at most kMaxMoves), else evicts an unproven flow (one packet seen), else fails: the caller forwards by
-// Maglev. No tombstones: an erased entry is free at once, and nothing else moves.
+// A flow stands in its first or its second line; either gives the other with the fingerprint alone, so that entries can be
+// moved without their key. Any number of lines will do, so that the memory given is the memory used. A miss reads the second
+// line only where `overflow` says that some flow of this line had to go there. An insert takes a free or expired entry of
+// either line, else moves one entry to its other line (breadth-first, at most kMaxMoves), else evicts an unproven flow (one
+// packet seen), else fails: the caller forwards by Maglev. No tombstones: an erased entry is free at once, and nothing else
+// moves.
 //
 // Numbers: 12.8 bytes a flow when full; 5 entries × 2 lines × 2^-48 = 4e-14 wrong hits per lookup, also for inputs chosen
 // by someone who does not know the node secret (dp/lb/flow_table.md has the argument and the measurements).
@@ -48,10 +50,11 @@ inline constexpr std::uint8_t kFlowStateCount = 8;
   return static_cast<std::uint8_t>(state) < kFlowStateCount ? kNames[static_cast<std::uint8_t>(state)] : "?";
 }
 
-inline constexpr std::uint64_t kTickNs = 250'000'000;         // resolution of idle times
-inline constexpr std::uint32_t kFreshTimeoutTicks = 30 * 4;   // a SYN alone is swept after 30 s
-inline constexpr std::uint32_t kResetTimeoutTicks = 60 * 4;   // how long lb answers a reset flow with RST after its last packet
-inline constexpr std::uint32_t kShortTimeoutTicks = 10 * 4;   // after the client's RST
+inline constexpr std::uint64_t kTickNs = 250'000'000;        // resolution of idle times
+inline constexpr std::uint32_t kFreshTimeoutTicks = 30 * 4;  // a SYN alone is swept after 30 s
+inline constexpr std::uint32_t kResetTimeoutTicks =
+    60 * 4;  // how long lb answers a reset flow with RST after its last packet
+inline constexpr std::uint32_t kShortTimeoutTicks = 10 * 4;  // after the client's RST
 
 // What a read-only look at a table tells.
 struct FlowView {
@@ -60,40 +63,42 @@ struct FlowView {
   std::uint64_t idle_ns = 0;  // in steps of 250 ms
 };
 
-// Two candidate lines and 48 bits that tell flows apart within them.
-struct FlowPlace {
-  std::uint64_t fingerprint = 0;  // in the high 48 bits, never 0; low 16 bits 0
-  std::uint64_t line_hash = 0;    // line = line_hash & mask
+// What the packet path works on. Owner: the worker.
+struct FlowTableState {
+  abi::FlowLine* lines = nullptr;
+  std::uint64_t line_count = 0;
+  std::uint32_t* target_flows = nullptr;
+  std::uint64_t target_count = 0;
+  std::uint64_t flows = 0;
+  std::uint64_t sweep_line = 0;  // where ageing goes on
 };
 
 class FlowTable {
  public:
-  // `lines`: this worker's, a power of two ≥ 2, zeroed or re-attached. `target_flows`: entries by target id, this worker's
+  // `lines`: this worker's, at least 2, zeroed or re-attached. `target_flows`: entries by target id, this worker's
   // block of the stats region (may be empty: not counted). Both outlive the table and are written by this worker alone.
   // Reads every line once: mends what a crash has torn, counts entries, target_flows and overflows afresh.
   FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows, const NodeSecret& secret);
 
-  // Lines that hold `flows` at the highest load in use (7/8): a power of two ≥ 2.
+  // Lines that hold `flows` at the highest load in use, 7/8.
   static std::uint64_t lines_for(std::uint64_t flows);
 
   // Looks a flow up in the table of any worker, from any thread or process, without disturbing its writer.
   // now_ns: CLOCK_MONOTONIC, as the worker's.
-  static std::optional<FlowView> peek(std::span<const abi::FlowLine> lines, const NodeSecret& secret, const net::FlowKey& key,
+  static std::optional<FlowView> peek(std::span<const abi::FlowLine> lines, const NodeSecret& secret,
+                                      const net::FlowKey& key, std::uint64_t now_ns);
+  // With the keys made once, for many look-ups.
+  static std::optional<FlowView> peek(std::span<const abi::FlowLine> lines, const HashKeys& keys, const net::FlowKey& key,
                                       std::uint64_t now_ns);
 
-  [[nodiscard]] std::uint64_t flows() const { return flows_; }
-  [[nodiscard]] std::uint64_t capacity() const { return (mask_ + 1) * abi::kFlowsPerLine; }
+  [[nodiscard]] std::uint64_t flows() const { return state_.flows; }
+  [[nodiscard]] std::uint64_t capacity() const { return state_.line_count * abi::kFlowsPerLine; }
   [[nodiscard]] const HashKeys& hash_keys() const { return hash_keys_; }
+  // For the packet path (dp/lb/flow_ops.h).
+  [[nodiscard]] FlowTableState& state() { return state_; }
 
  private:
-  friend struct FlowTableAccess;  // the packet path's inlined operations: dp/lb/flow_ops.h
-
-  abi::FlowLine* lines_ = nullptr;
-  std::uint64_t mask_ = 0;
-  std::uint64_t flows_ = 0;
-  std::uint32_t* target_flows_ = nullptr;
-  std::uint32_t target_count_ = 0;
-  std::uint64_t sweep_line_ = 0;  // where ageing goes on
+  FlowTableState state_;
   HashKeys hash_keys_;
 };
 

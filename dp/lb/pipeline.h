@@ -9,6 +9,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "dp/abi/counters.h"
 #include "dp/abi/types.h"
@@ -31,23 +32,23 @@ enum class FlowResult : std::uint8_t { none, hit, fresh };  // "none", "hit", "n
 // Structure of arrays, count ≤ kBurst. Owner: the worker.
 struct Burst {
   std::uint32_t count = 0;
-  bool ip_checksum_checked = false;                 // in: the NIC has verified IPv4 header checksums
+  bool ip_checksum_checked = false;  // in: the NIC has verified IPv4 header checksums
   // In: first byte of the Ethernet header, bytes of the frame, free bytes in front of data and behind it.
   // Out (tx, answer): the frame to send; data may have moved into the headroom.
   std::array<std::uint8_t*, kBurst> data{};
   std::array<std::uint32_t, kBurst> length{};
   std::array<std::uint16_t, kBurst> headroom{};
   std::array<std::uint16_t, kBurst> tailroom{};
-  std::array<std::uint8_t, kBurst> in_port{};       // in: index of the port, as in snapshot ports
+  std::array<std::uint8_t, kBurst> in_port{};  // in: index of the port, as in snapshot ports
   // Out.
   std::array<Verdict, kBurst> verdict{};
-  std::array<abi::DropReason, kBurst> reason{};     // none unless drop or answer
-  std::array<std::uint8_t, kBurst> out_port{};      // into Snapshot::ports(); answers: the in_port
+  std::array<abi::DropReason, kBurst> reason{};  // none unless drop or answer
+  std::array<std::uint8_t, kBurst> out_port{};   // into Snapshot::ports(); answers: the in_port
   // Out, for replay, why and trace: what was decided on the way; kNoIndex where a stage was not reached.
-  std::array<std::uint32_t, kBurst> listener{};     // into Snapshot::listeners()
-  std::array<std::uint32_t, kBurst> group{};        // into Snapshot::groups()
-  std::array<std::uint32_t, kBurst> target{};       // target id
-  std::array<std::uint32_t, kBurst> slot{};         // Maglev slot; kNoIndex on a hit
+  std::array<std::uint32_t, kBurst> listener{};  // into Snapshot::listeners()
+  std::array<std::uint32_t, kBurst> group{};     // into Snapshot::groups()
+  std::array<std::uint32_t, kBurst> target{};    // target id
+  std::array<std::uint32_t, kBurst> slot{};      // Maglev slot; kNoIndex on a hit
   std::array<FlowResult, kBurst> flow{};
 };
 
@@ -60,27 +61,42 @@ class ExtraPackets {
 };
 
 struct PipelineOptions {
-  FlowTable* flows = nullptr;                        // owned by the caller; this worker's
-  abi::WorkerStats* stats = nullptr;                 // this worker's counters
-  abi::ListenerStats* listener_stats = nullptr;      // listener_capacity blocks, by Listener::counter_index
+  FlowTable* flows = nullptr;                    // owned by the caller; this worker's
+  abi::WorkerStats* stats = nullptr;             // this worker's counters
+  abi::ListenerStats* listener_stats = nullptr;  // listener_capacity blocks, by Listener::counter_index
   ExtraPackets* extra = nullptr;
-  bool punt_enabled = true;                          // false: what would be punted is dropped as not_ip or punt_failed
-  std::uint32_t resets_per_second = 1000;            // limit of originated resets
+  bool punt_enabled = true;                // false: what would be punted is dropped as not_ip or punt_failed
+  std::uint32_t resets_per_second = 1000;  // limit of originated resets
 };
+
+struct Kernel;
+struct Work;
 
 class Pipeline {
  public:
+  // Runs the build of the packet path that dispatch.h chose; the second form, another. Everything options point to outlives
+  // the pipeline; `flows`, `stats` and `listener_stats` must be given.
   explicit Pipeline(const PipelineOptions& options);
+  Pipeline(const PipelineOptions& options, const Kernel& kernel);
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+  ~Pipeline();
 
   // Decides and rewrites every packet of the burst. now_ns: a clock that never goes back (CLOCK_MONOTONIC or pcap time),
-  // read once per burst. Adds to counters rx_*, forwarded, punted, drops and originated_*; tx_* and tx_full are the sender's.
+  // read once per burst. Adds to counters rx_*, forwarded, punted, drops, originated_* and flow_*, sets the gauge `flows`;
+  // tx_* and tx_full are the sender's. The caller has seen that every Listener::counter_index has its block.
   void process(const Snapshot& snapshot, Burst& burst, std::uint64_t now_ns);
 
-  // Ages a part of the flow table: call it often; each call looks at `lines` lines.
+  // Ages a part of the flow table: looks at the next `lines` lines, going round. Call it so often that the whole table is
+  // looked at within 10 s (at most within 15 min: last-seen ticks wrap).
   void age(const Snapshot& snapshot, std::uint32_t lines, std::uint64_t now_ns);
 
+  // For benchmarks, which run the stages one by one.
+  [[nodiscard]] Work& work() { return *work_; }
+
  private:
-  PipelineOptions options_;
+  const Kernel* kernel_;
+  std::unique_ptr<Work> work_;
 };
 
 }  // namespace lb

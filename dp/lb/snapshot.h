@@ -11,12 +11,13 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
-
 #include <tl/expected.hpp>
+#include <unordered_map>
+#include <vector>
 
 #include "dp/abi/control.h"
 #include "dp/abi/snapshot.h"
+#include "dp/lb/flow_hash.h"
 
 namespace lb {
 
@@ -25,11 +26,14 @@ struct SnapshotError {
   std::string text;  // which table, index and value
 };
 
-// Bytes of one segment and whatever keeps them mapped.
+// Bytes of one segment and whatever keeps them mapped. The bytes start at a multiple of 64 and never change.
 struct SegmentBytes {
   std::span<const std::byte> bytes;
   std::shared_ptr<const void> owner;
-  bool verified = false;  // open() sets it: a segment shared by generations is verified once
+  bool verified = false;  // open() sets it: header and checksum of a segment shared by generations are checked once
+  // Largest slot value of the tables seen so far, by (offset, slot count): kept by open(), so that a generation that shares
+  // this segment need not read its slots again.
+  std::unordered_map<std::uint64_t, std::uint16_t> largest_slot = {};
 };
 
 class Snapshot {
@@ -38,7 +42,8 @@ class Snapshot {
   using SegmentResolver = std::function<SegmentBytes*(std::uint64_t segment_id)>;
 
   // Verifies everything; the returned view keeps root and segments alive. Thread: any; touches every page once.
-  static tl::expected<std::shared_ptr<const Snapshot>, SnapshotError> open(SegmentBytes root, const SegmentResolver& segments);
+  static tl::expected<std::shared_ptr<const Snapshot>, SnapshotError> open(SegmentBytes root,
+                                                                           const SegmentResolver& segments);
 
   // The segment ids a root names, after checking only the root itself. Errors as open().
   static tl::expected<std::vector<std::uint64_t>, SnapshotError> segment_ids(std::span<const std::byte> root);
@@ -55,6 +60,8 @@ class Snapshot {
   [[nodiscard]] std::span<const abi::Port> ports() const { return ports_; }
   // First slot of a group's Maglev table; nullptr when slot_count is 0.
   [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
+  // Keys of the hash that picks group and slot, from the fleet seed.
+  [[nodiscard]] const HashKeys& slot_keys() const { return slot_keys_; }
   [[nodiscard]] std::string_view name(abi::Name name) const { return {names_ + name.offset, name.length}; }
 
  private:
@@ -72,6 +79,7 @@ class Snapshot {
   std::span<const abi::Target> targets_;
   std::span<const abi::Port> ports_;
   std::vector<const std::uint16_t*> slots_;
+  HashKeys slot_keys_;
   std::vector<std::shared_ptr<const void>> owners_;
 };
 

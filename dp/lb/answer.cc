@@ -1,0 +1,52 @@
+#include "dp/lb/answer.h"
+
+#include "dp/lb/forward_ops.h"
+#include "dp/net/reply.h"
+
+namespace lb {
+namespace {
+
+void set_answer(Work& work, std::uint32_t i, std::uint32_t length, abi::DropReason reason, abi::Counter originated) {
+  drop(work, i, reason);
+  work.burst->verdict[i] = Verdict::answer;
+  work.burst->length[i] = length;
+  work.burst->out_port[i] = work.burst->in_port[i];
+  ++count(work, originated);
+}
+
+// In the client's name, the way the client's packets go.
+void reset_target(Work& work, std::uint32_t i, const abi::Target& target) {
+  if (work.options.extra == nullptr || (target.flags & abi::kTargetResolved) == 0) return;
+  constexpr std::uint32_t kRoomBytes = 64;
+  std::uint8_t buffer[kRoomBytes + net::kMaxResetBytes];
+  std::uint8_t* frame = buffer + kRoomBytes;
+  const std::uint32_t length = net::build_reset_to_target(work.burst->data[i], work.parsed[i], frame);
+  net::ParsedPacket packet;
+  if (length == 0 || net::parse(frame, length, false, packet).result != net::ParseResult::ok) return;
+  const OutFrame out = forward(*work.snapshot, target, packet, work.hash[i], frame, length, kRoomBytes);
+  if (out.reason != abi::DropReason::none) return;
+  if (work.options.extra->send(target.out_port, out.data, out.length)) ++count(work, abi::Counter::originated_rst);
+}
+
+}  // namespace
+
+void answer_with_reset(Work& work, std::uint32_t i, const abi::Target& target) {
+  if (!work.resets.take(work.now_ns)) return drop(work, i, abi::DropReason::reset_rate_limited);
+  reset_target(work, i, target);
+  std::uint8_t* frame = work.burst->data[i];
+  const std::uint32_t length = net::build_reset_to_client(frame, work.parsed[i], frame);
+  if (length == 0) return drop(work, i, abi::DropReason::reset_rate_limited);
+  set_answer(work, i, length, abi::DropReason::answered_rst, abi::Counter::originated_rst);
+}
+
+void answer_too_big(Work& work, std::uint32_t i, const abi::Target& target) {
+  const net::ParsedPacket& packet = work.parsed[i];
+  const std::uint32_t fits = target.mtu_bytes - std::min<std::uint32_t>(target.mtu_bytes, outer_bytes(target));
+  if (packet.dont_fragment == 0 || !work.errors.take(work.now_ns)) return drop(work, i, abi::DropReason::too_big);
+  std::uint8_t* frame = work.burst->data[i];
+  const std::uint32_t length = net::build_packet_too_big(frame, packet, fits, frame);
+  if (length == 0) return drop(work, i, abi::DropReason::too_big);
+  set_answer(work, i, length, abi::DropReason::answered_icmp, abi::Counter::originated_icmp);
+}
+
+}  // namespace lb

@@ -1,0 +1,82 @@
+#include "dp/lb/explain_flow.h"
+
+#include "dp/lb/decide.h"
+#include "dp/lb/vip_table.h"
+
+namespace lb {
+namespace {
+
+void set_drop(FlowDecision& decision, abi::DropReason reason) {
+  decision.verdict = Verdict::drop;
+  decision.reason = reason;
+}
+
+void set_target(const Snapshot& snapshot, FlowDecision& decision, std::uint32_t id, FlowResult flow) {
+  const abi::Target& target = snapshot.targets()[id];
+  decision.group = target.group;
+  decision.target = id;
+  decision.flow = flow;
+  decision.verdict = Verdict::tx;
+  if ((target.flags & abi::kTargetResolved) == 0) set_drop(decision, abi::DropReason::next_hop_unresolved);
+}
+
+// What a new flow gets; a draining listener's slot is told nevertheless, for what it would have been.
+void set_picked(const Snapshot& snapshot, FlowDecision& decision, const Pick& picked) {
+  decision.group = picked.group;
+  if (picked.reason != abi::DropReason::none) return set_drop(decision, picked.reason);
+  set_target(snapshot, decision, picked.target, FlowResult::fresh);
+  if (decision.verdict == Verdict::drop) decision.flow = FlowResult::none;
+}
+
+}  // namespace
+
+FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
+                          std::optional<std::uint8_t> tcp_flags) {
+  FlowDecision decision;
+  const VipTable vips = vip_table_of(snapshot);
+  const bool tcp = key.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp);
+  const bool udp = key.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
+  const auto icmp = static_cast<std::uint8_t>(key.is_v6 != 0 ? abi::Protocol::icmpv6 : abi::Protocol::icmp);
+  if (!tcp && !udp) {
+    set_drop(decision, abi::DropReason::no_listener);
+    if (key.protocol == icmp || !is_vip(vips, key.destination)) decision = {.verdict = Verdict::punt};
+    return decision;
+  }
+  const std::uint32_t index = find_listener(snapshot, vips, key, vip_hash(key));
+  if (index == kNotVip) return {.verdict = Verdict::punt};
+  set_drop(decision, abi::DropReason::no_listener);
+  if (index == kNoListener) return decision;
+
+  decision.listener = index;
+  if (net::is_bad_source(key)) {
+    set_drop(decision, abi::DropReason::bad_source);
+    return decision;
+  }
+  const abi::Listener& listener = snapshot.listeners()[index];
+  const Pick picked =
+      pick(snapshot, listener, key, [&](const net::FlowKey& part) { return flow_hash(snapshot.slot_keys(), part); });
+  decision.slot_group = picked.group;
+  decision.slot = picked.slot;
+  decision.slot_target = picked.target;
+  if (!entry) {
+    set_picked(snapshot, decision, picked);
+    return decision;
+  }
+  const std::uint8_t flags = tcp ? tcp_flags.value_or(net::kTcpAck) : std::uint8_t{0};
+  const auto idle = static_cast<std::uint32_t>(entry->idle_ns / kTickNs);
+  const Judgement judgement = judge(snapshot, listener, entry->target, entry->state, idle, flags);
+  switch (judgement.fate) {
+    case Fate::forward: set_target(snapshot, decision, entry->target, FlowResult::hit); break;
+    case Fate::repick:
+    case Fate::renew: set_picked(snapshot, decision, picked); break;
+    case Fate::reset:
+    case Fate::late:
+      set_target(snapshot, decision, entry->target, FlowResult::hit);
+      decision.verdict = Verdict::answer;
+      decision.reason = abi::DropReason::answered_rst;
+      break;
+  }
+  return decision;
+}
+
+}  // namespace lb

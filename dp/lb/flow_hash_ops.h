@@ -1,0 +1,53 @@
+// The flow hash on the packet path: AES instructions where this instruction set has them, else the portable twin. Blocks of
+// different packets do not wait for each other, so a loop over a burst keeps the AES units busy.
+#pragma once
+
+#include "dp/base/compiler.h"
+#include "dp/lb/aes_portable.h"
+#include "dp/lb/flow_hash.h"
+
+#if defined(__AES__)
+#include <immintrin.h>
+#endif
+
+namespace lb {
+
+#if defined(__AES__)
+
+namespace detail {
+
+LB_INLINE __m128i aes_encrypt(const aes::RoundKeys& keys, __m128i block) {
+  const auto* key = reinterpret_cast<const __m128i*>(keys.data());
+  block = _mm_xor_si128(block, _mm_load_si128(key));
+  for (int round = 1; round < 10; ++round) block = _mm_aesenc_si128(block, _mm_load_si128(key + round));
+  return _mm_aesenclast_si128(block, _mm_load_si128(key + 10));
+}
+
+}  // namespace detail
+
+LB_INLINE Hash128 flow_hash_fast(const HashKeys& keys, const net::FlowKey& key) {
+  const std::uint8_t* source = key.source.bytes.data();
+  const std::uint8_t* destination = key.destination.bytes.data();
+  const __m128i last = _mm_cvtsi64_si128(static_cast<long long>(aes::ports_and_protocol(key)));
+  __m128i block;
+  if (key.is_v6 == 0) [[likely]] {
+    const std::uint64_t addresses = load<std::uint32_t>(source + 12) | std::uint64_t{load<std::uint32_t>(destination + 12)}
+                                                                           << 32;
+    block = detail::aes_encrypt(keys.v4, _mm_unpacklo_epi64(_mm_cvtsi64_si128(static_cast<long long>(addresses)), last));
+  } else {
+    block = detail::aes_encrypt(keys.v6, _mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+    block = _mm_xor_si128(block, _mm_loadu_si128(reinterpret_cast<const __m128i*>(destination)));
+    block = detail::aes_encrypt(keys.v6, _mm_xor_si128(detail::aes_encrypt(keys.v6, block), last));
+  }
+  return {static_cast<std::uint64_t>(_mm_cvtsi128_si64(block)), static_cast<std::uint64_t>(_mm_extract_epi64(block, 1))};
+}
+
+#else
+
+LB_INLINE Hash128 flow_hash_fast(const HashKeys& keys, const net::FlowKey& key) {
+  return aes::hash(keys, key);
+}
+
+#endif
+
+}  // namespace lb

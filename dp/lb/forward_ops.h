@@ -1,0 +1,66 @@
+// Sends a parsed packet to its target: checks size and room, then rewrites MACs or encapsulates. Shared by the packet path
+// and by the resets lb sends to targets.
+#pragma once
+
+#include <cstdint>
+
+#include "dp/abi/counters.h"
+#include "dp/abi/snapshot.h"
+#include "dp/base/compiler.h"
+#include "dp/lb/flow_hash.h"
+#include "dp/lb/snapshot.h"
+#include "dp/net/encap.h"
+#include "dp/net/rewrite.h"
+
+namespace lb {
+
+// A frame on its way out.
+struct OutFrame {
+  std::uint8_t* data = nullptr;
+  std::uint32_t length = 0;
+  abi::DropReason reason = abi::DropReason::none;  // why it cannot go; data and length are unchanged then
+};
+
+LB_INLINE bool is_v4(const abi::IpAddress& address) {
+  return load<std::uint64_t>(address.bytes.data()) == 0 && load<std::uint32_t>(address.bytes.data() + 8) == 0xffff0000;
+}
+
+// What may be seen on the wire of a flow's hash: the 16 bits that neither place nor tell flows apart in the table.
+LB_INLINE std::uint64_t wire_hash(const Hash128& hash) {
+  return (hash.high & 0xffff) * 0x0001000100010001ULL;
+}
+
+// Bytes that the way to the target adds to the client's IP packet.
+LB_INLINE std::uint32_t outer_bytes(const abi::Target& target) {
+  return target.mode == abi::ForwardingMode::l2dsr ? 0 : net::encap_bytes(!is_v4(target.address));
+}
+
+LB_INLINE OutFrame refuse_frame(std::uint8_t* data, std::uint32_t length, abi::DropReason reason) {
+  return {data, length, reason};
+}
+
+// `headroom`: bytes free in front of data.
+LB_INLINE OutFrame forward(const Snapshot& snapshot, const abi::Target& target, const net::ParsedPacket& packet,
+                           const Hash128& hash, std::uint8_t* data, std::uint32_t length, std::uint32_t headroom) {
+  const net::LinkAddress link{target.next_hop_mac, target.source_mac, target.vlan};
+  const bool outer_is_v6 = !is_v4(target.address);
+  const std::uint32_t outer = target.mode == abi::ForwardingMode::l2dsr ? 0 : net::encap_bytes(outer_is_v6);
+  if (packet.ip_length + outer > target.mtu_bytes) [[unlikely]]
+    return refuse_frame(data, length, abi::DropReason::too_big);
+  if (outer + net::l2_bytes(target.vlan) > headroom + packet.l2_length) [[unlikely]] {
+    return refuse_frame(data, length, abi::DropReason::no_headroom);
+  }
+  if (target.mode == abi::ForwardingMode::l2dsr) {
+    std::uint8_t* start = net::rewrite_l2(data, packet, link);
+    return {start, static_cast<std::uint32_t>(length + (data - start)), abi::DropReason::none};
+  }
+  const abi::TunnelSource& source = outer_is_v6 ? snapshot.root().tunnel_source_v6 : snapshot.root().tunnel_source_v4;
+  if (source.present == 0) [[unlikely]]
+    return refuse_frame(data, length, abi::DropReason::no_tunnel_source);
+  const std::uint64_t on_wire = wire_hash(hash);
+  const abi::IpAddress from = net::tunnel_source(source, on_wire);
+  std::uint8_t* start = net::encapsulate(data, packet, {from, target.address, on_wire}, outer_is_v6, link, length);
+  return {start, length, abi::DropReason::none};
+}
+
+}  // namespace lb

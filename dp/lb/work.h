@@ -1,0 +1,101 @@
+// What a burst leaves behind between the stages of the pipeline, in arrays that stay in the first-level cache. Owner: one
+// Pipeline, and so one worker.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "dp/abi/counters.h"
+#include "dp/base/compiler.h"
+#include "dp/lb/decide.h"
+#include "dp/lb/flow_ops.h"
+#include "dp/lb/pipeline.h"
+#include "dp/lb/vip_table.h"
+#include "dp/net/parse.h"
+
+namespace lb {
+
+// At most `per_second` a second on average, and a tenth of that at once. Time is the burst's.
+class RateLimit {
+ public:
+  explicit RateLimit(std::uint32_t per_second) : cost_ns_(per_second == 0 ? 0 : 1'000'000'000 / per_second) {}
+
+  bool take(std::uint64_t now_ns) {
+    if (cost_ns_ == 0) return false;
+    const std::uint64_t most = kBurstNs > cost_ns_ ? kBurstNs : cost_ns_;
+    saved_ns_ = first_ || now_ns - last_ns_ > most - saved_ns_ ? most : saved_ns_ + (now_ns - last_ns_);
+    first_ = false;
+    last_ns_ = now_ns;
+    if (saved_ns_ < cost_ns_) return false;
+    saved_ns_ -= cost_ns_;
+    return true;
+  }
+
+ private:
+  static constexpr std::uint64_t kBurstNs = 100'000'000;
+  std::uint64_t cost_ns_;
+  std::uint64_t saved_ns_ = 0;
+  std::uint64_t last_ns_ = 0;
+  bool first_ = true;
+};
+
+// Packets of the burst, by index, in their order.
+struct Lane {
+  std::uint32_t count = 0;
+  std::array<std::uint8_t, kBurst> at;
+};
+
+LB_INLINE void push(Lane& lane, std::uint32_t packet) {
+  lane.at[lane.count++] = static_cast<std::uint8_t>(packet);
+}
+
+struct alignas(abi::kCacheLineBytes) Work {
+  explicit Work(const PipelineOptions& from)
+      : options(from), resets(from.resets_per_second), errors(from.resets_per_second) {}
+
+  PipelineOptions options;
+  RateLimit resets;
+  RateLimit errors;
+
+  // This burst.
+  const Snapshot* snapshot = nullptr;
+  Burst* burst = nullptr;
+  std::uint64_t now_ns = 0;
+  std::uint64_t tick = 0;
+  bool inserted = false;  // an entry has come, moved or gone since the flow stage: look again before inserting
+  std::array<std::uint64_t, abi::kCounterCount> counts{};  // flushed to the worker's block at the end of the burst
+
+  Lane whole;   // a complete TCP or UDP packet
+  Lane listed;  // … for a listener
+  Lane served;  // … that may go on: TTL and source are in order
+  Lane missed;  // … without an entry when the flow stage looked
+  Lane sent;    // … that goes to a target
+
+  std::array<net::ParsedPacket, kBurst> parsed;
+  std::array<std::uint32_t, kBurst> rx_bytes;
+  std::array<Hash128, kBurst> hash;
+  std::array<std::uint64_t, kBurst> first;  // line of the flow table
+  std::array<std::uint32_t, kBurst> vip_hash;
+  std::array<FlowSlot, kBurst> slot;
+  std::array<Pick, kBurst> picked;                // of `missed`
+  std::array<const abi::Target*, kBurst> target;  // of `sent`
+};
+
+LB_INLINE std::uint64_t& count(Work& work, abi::Counter counter) {
+  return work.counts[static_cast<std::size_t>(counter)];
+}
+
+LB_INLINE void drop(Work& work, std::uint32_t i, abi::DropReason reason) {
+  work.burst->verdict[i] = Verdict::drop;
+  work.burst->reason[i] = reason;
+  ++count(work, abi::drop_counter(reason));
+}
+
+// To the kernel, or nowhere: `otherwise` is the reason then.
+LB_INLINE void punt(Work& work, std::uint32_t i, abi::DropReason otherwise) {
+  if (!work.options.punt_enabled) return drop(work, i, otherwise);
+  work.burst->verdict[i] = Verdict::punt;
+  ++count(work, abi::Counter::punted_packets);
+}
+
+}  // namespace lb
