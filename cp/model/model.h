@@ -168,6 +168,12 @@ struct NextHop {
 std::optional<abi::IpAddress> parse_address(std::string_view text);
 std::string format_address(const abi::IpAddress& address);
 std::string format_endpoint(const abi::IpAddress& address, std::uint16_t port);
+struct AddressPort {
+  abi::IpAddress address;
+  std::uint16_t port = 0;  // host order
+  bool operator==(const AddressPort&) const = default;
+};
+std::optional<AddressPort> parse_endpoint(std::string_view text);  // what format_endpoint writes; the port is 0-65535
 std::string format_mac(const abi::MacAddress& mac);
 std::optional<abi::MacAddress> parse_mac(std::string_view text);
 std::string_view to_string(ListenerProtocol protocol);  // "TCP", "UDP", "TCP_UDP"

@@ -1,0 +1,103 @@
+#include "cp/config/fields.h"
+
+#include "cp/config/values.h"
+
+namespace lb::cp {
+namespace {
+
+std::string number(std::uint64_t value) {
+  return std::to_string(value);
+}
+std::string seconds(std::chrono::seconds value) {
+  return std::to_string(value.count());
+}
+std::string boolean(bool value) {
+  return value ? "true" : "false";
+}
+std::string port(std::uint16_t value) {
+  return value == 0 ? "" : std::to_string(value);
+}
+
+std::string type_of(abi::Stickiness stickiness) {
+  switch (stickiness) {
+    case abi::Stickiness::five_tuple: return "";
+    case abi::Stickiness::source_ip: return "source_ip";
+    case abi::Stickiness::source_ip_dest_ip: return "source_ip_dest_ip";
+    case abi::Stickiness::source_ip_dest_ip_proto: return "source_ip_dest_ip_proto";
+  }
+  return "";
+}
+
+void add_health_check(Fields& fields, const HealthCheck& check) {
+  const bool http = check.protocol == ProbeProtocol::http;
+  fields.emplace_back("health_check.protocol", http ? "HTTP" : check.protocol == ProbeProtocol::none ? "NONE" : "TCP");
+  fields.emplace_back("health_check.port", check.port == 0 ? "traffic-port" : number(check.port));
+  if (http) {
+    fields.emplace_back("health_check.path", check.path);
+    fields.emplace_back("health_check.matcher", format_matcher(check.matcher));
+    fields.emplace_back("health_check.host", check.host);
+  }
+  fields.emplace_back("health_check.interval", seconds(check.interval));
+  fields.emplace_back("health_check.timeout", seconds(check.timeout));
+  fields.emplace_back("health_check.healthy_threshold", number(check.healthy_threshold));
+  fields.emplace_back("health_check.unhealthy_threshold", number(check.unhealthy_threshold));
+}
+
+}  // namespace
+
+std::string format_shares(const std::vector<WeightedGroup>& groups) {
+  std::string text;
+  for (const WeightedGroup& group : groups) text += (text.empty() ? "" : ",") + group.name + ":" + number(group.weight);
+  return text;
+}
+
+Fields fields_of(const Vip& vip) {
+  return {{"address", format_address(vip.address)}};
+}
+
+Fields fields_of(const Listener& listener) {
+  return {{"vip", listener.vip},
+          {"protocol", std::string(to_string(listener.protocol))},
+          {"port", format_port_range({listener.first_port, listener.last_port})},
+          {"target_groups", format_shares(listener.groups)}};
+}
+
+Fields fields_of(const TargetGroup& group) {
+  Fields fields{{"protocol", std::string(to_string(group.protocol))},
+                {"port", port(group.port)},
+                {"forwarding_mode", std::string(abi::to_string(group.mode))},
+                {"table_size", number(group.table_size)}};
+  const auto attribute = [&](const char* name, std::string value) {
+    fields.emplace_back(std::string("attributes.") + name, std::move(value));
+  };
+  attribute("deregistration_delay.timeout_seconds", seconds(group.deregistration_delay));
+  attribute("deregistration_delay.connection_termination.enabled", boolean(group.terminate_on_deregistration));
+  attribute("stickiness.enabled", boolean(group.stickiness != abi::Stickiness::five_tuple));
+  attribute("stickiness.type", type_of(group.stickiness));
+  attribute("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count",
+            number(group.minimum_healthy_count));
+  attribute("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage",
+            group.minimum_healthy_percentage == 0 ? "off" : number(group.minimum_healthy_percentage));
+  attribute("target_health_state.unhealthy.connection_termination.enabled", boolean(group.terminate_on_unhealthy));
+  attribute("target_health_state.unhealthy.draining_interval_seconds", seconds(group.unhealthy_draining_interval));
+  attribute("tcp.idle_timeout.seconds", seconds(group.tcp_idle_timeout));
+  attribute("udp.idle_timeout.seconds", seconds(group.udp_idle_timeout));
+  add_health_check(fields, group.health_check);
+  return fields;
+}
+
+Fields fields_of(const Target& target) {
+  return {{"weight", number(target.weight)}};
+}
+
+Fields fields_of(const StaticNeighbour& neighbour) {
+  return {{"mac", format_mac(neighbour.mac)}, {"interface", neighbour.interface}};
+}
+
+Fields global_fields_of(const Config& config) {
+  return {{"seed", number(config.seed)},
+          {"tunnel_source.ipv4", config.tunnel_source_v4 ? format_prefix(*config.tunnel_source_v4) : ""},
+          {"tunnel_source.ipv6", config.tunnel_source_v6 ? format_prefix(*config.tunnel_source_v6) : ""}};
+}
+
+}  // namespace lb::cp

@@ -1,0 +1,311 @@
+#include "cp/config/validate.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string_view>
+#include <tuple>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "cp/config/validate_group.h"
+#include "cp/config/values.h"
+#include "dp/abi/snapshot.h"
+#include "proto/config.pb.h"
+
+namespace lb::cp {
+namespace {
+
+std::string element(std::string_view list, int index) {
+  return std::string(list) + "[" + std::to_string(index) + "]";
+}
+
+class Validator {
+ public:
+  Validator(const config::Config& file, const Judgements& judgements) : file_(file), judge_(judgements) {}
+
+  Config run() {
+    result_.seed = file_.seed();
+    vips();
+    groups();
+    listeners();
+    targets();
+    tunnel_sources();
+    neighbours();
+    return std::move(result_);
+  }
+
+ private:
+  void violation(std::string field, std::string text) const { judge_.violation(std::move(field), std::move(text)); }
+  void warning(std::string field, std::string text) const { judge_.warning(std::move(field), std::move(text)); }
+
+  // A name that an object of a kind is given: well-formed and not given before.
+  void name(const std::string& path, const std::string& text, std::unordered_map<std::string, int>& known, int index) const {
+    if (text.empty()) return;  // told as missing
+    if (!is_name(text)) violation(path + ".name", "must be letters, digits, - _ . and begin with a letter or digit");
+    if (!known.emplace(text, index).second) violation(path + ".name", "'" + text + "' is taken by an entry above");
+  }
+
+  void vips() {
+    std::map<abi::IpAddress, std::string> addresses;
+    for (int i = 0; i < file_.vips_size(); ++i) {
+      const config::Vip& from = file_.vips(i);
+      const std::string path = element("vips", i);
+      name(path, from.name(), vip_index_, i);
+      Vip& vip = result_.vips.emplace_back(Vip{from.name(), {}});
+      if (from.address().empty()) continue;
+      const auto prefix = parse_prefix(from.address());
+      if (!prefix) {
+        violation(path + ".address", "must be an IPv4 or IPv6 address, not '" + from.address() + "'");
+      } else if (prefix->length != 128) {
+        violation(path + ".address", "only host addresses are supported: write /32 (IPv4), /128 (IPv6) or no prefix length");
+      } else if (!is_host_address(prefix->address)) {
+        violation(path + ".address", "must be a unicast address that a host can have");
+      } else if (const auto [other, is_new] = addresses.emplace(prefix->address, from.name()); !is_new) {
+        violation(path + ".address", "is the address of VIP '" + other->second + "' already");
+      } else {
+        vip.address = prefix->address;
+        vip_addresses_.insert(prefix->address);
+      }
+    }
+  }
+
+  void groups() {
+    std::uint64_t targets = 0;
+    for (int i = 0; i < file_.target_groups_size(); ++i) {
+      const config::TargetGroup& from = file_.target_groups(i);
+      const std::string path = element("target_groups", i);
+      name(path, from.name(), group_index_, i);
+      result_.groups.push_back(validate_group(from, path, judge_));
+      targets += static_cast<std::uint64_t>(from.targets_size());
+    }
+    users_.resize(result_.groups.size());
+    if (targets > abi::kMaxTargets) {
+      violation("target_groups", "have " + std::to_string(targets) + " targets together, at most " +
+                                     std::to_string(abi::kMaxTargets) + " are allowed");
+    }
+  }
+
+  void listeners() {
+    std::unordered_map<std::string, int> names;
+    std::uint32_t snapshot_listeners = 0;
+    for (int i = 0; i < file_.listeners_size(); ++i) {
+      const config::Listener& from = file_.listeners(i);
+      const std::string path = element("listeners", i);
+      name(path, from.name(), names, i);
+      Listener listener{from.name(), from.vip(), listener_protocol(from.protocol()), 0, 0, {}};
+      if (!from.vip().empty() && !vip_index_.contains(from.vip()))
+        violation(path + ".vip", "there is no VIP '" + from.vip() + "'");
+      const auto ports = parse_port_range(from.port());
+      if (ports) {
+        listener.first_port = ports->first;
+        listener.last_port = ports->last;
+        if (!from.protocol().empty()) overlap(path, listener);
+      } else if (!from.port().empty()) {
+        violation(path + ".port", "must be 1-65535, a range N-M of these, or any, not '" + from.port() + "'");
+      }
+      listener_groups(path, from, listener, ports.has_value() && !from.protocol().empty());
+      snapshot_listeners += listener.protocol == ListenerProtocol::tcp_udp ? 2 : 1;
+      result_.listeners.push_back(std::move(listener));
+    }
+    if (snapshot_listeners > abi::kMaxListeners) {
+      violation("listeners", "make " + std::to_string(snapshot_listeners) + " with TCP_UDP counted twice, at most " +
+                                 std::to_string(abi::kMaxListeners) + " are allowed");
+    }
+  }
+
+  // Ranges may lie in each other (the narrowest takes a packet); the same range twice could not be told apart.
+  void overlap(const std::string& path, const Listener& listener) {
+    for (const ListenerProtocol protocol : {ListenerProtocol::tcp, ListenerProtocol::udp}) {
+      if (listener.protocol != ListenerProtocol::tcp_udp && listener.protocol != protocol) continue;
+      const auto [other, is_new] =
+          taken_.emplace(std::tuple(listener.vip, protocol, listener.first_port, listener.last_port), listener.name);
+      if (is_new) continue;
+      violation(path + ".port", "VIP '" + listener.vip + "' " + std::string(to_string(protocol)) + " " +
+                                    format_port_range({listener.first_port, listener.last_port}) +
+                                    " is taken by listener '" + other->second + "'");
+      return;
+    }
+  }
+
+  void listener_groups(const std::string& path, const config::Listener& from, Listener& listener, bool complete) {
+    std::uint32_t total = 0;
+    for (int i = 0; i < from.target_groups_size(); ++i) {
+      const config::WeightedTargetGroup& share = from.target_groups(i);
+      const std::string share_path = path + "." + element("target_groups", i);
+      const std::uint32_t weight = share.has_weight() ? share.weight() : 1;
+      total += weight;
+      if (share.name().empty()) continue;
+      if (std::any_of(listener.groups.begin(), listener.groups.end(),
+                      [&](const auto& g) { return g.name == share.name(); })) {
+        violation(share_path + ".name", "target group '" + share.name() + "' stands in this listener twice");
+        continue;
+      }
+      listener.groups.push_back({share.name(), weight});
+      const auto found = group_index_.find(share.name());
+      if (found == group_index_.end()) {
+        violation(share_path + ".name", "there is no target group '" + share.name() + "'");
+      } else {
+        const auto index = static_cast<std::size_t>(found->second);
+        const ListenerProtocol group_protocol = result_.groups[index].protocol;
+        if (complete) users_[index].push_back(result_.listeners.size());
+        if (!from.protocol().empty() && !file_.target_groups(found->second).protocol().empty() &&
+            group_protocol != listener.protocol && group_protocol != ListenerProtocol::tcp_udp) {
+          violation(
+              share_path + ".name",
+              "target group '" + share.name() + "' is " + std::string(to_string(group_protocol)) + ", a " +
+                  std::string(to_string(listener.protocol)) + " listener takes " +
+                  (listener.protocol == ListenerProtocol::tcp_udp ? ""
+                                                                  : std::string(to_string(listener.protocol)) + " or ") +
+                  "TCP_UDP target groups");
+        }
+      }
+    }
+    if (total == 0 && from.target_groups_size() > 0) {
+      warning(path + ".target_groups", "all weights are 0: no new flow is forwarded");
+    }
+  }
+
+  // Targets against the listeners that use them.
+  void targets() {
+    for (int i = 0; i < file_.target_groups_size(); ++i) {
+      const auto index = static_cast<std::size_t>(i);
+      const std::string path = element("target_groups", i);
+      TargetGroup& group = result_.groups[index];
+      if (users_[index].empty()) warning(path + ".name", "no listener uses target group '" + group.name + "'");
+      const std::uint16_t shared_port = port_of_users(users_[index]);
+      target_ports(path, i, group, shared_port);
+      health_check_port(path, index, group, shared_port);
+      for (const std::size_t user : users_[index]) families(path, group, result_.listeners[user]);
+    }
+  }
+
+  // The one port on which every listener of a group listens; 0 if there is none.
+  std::uint16_t port_of_users(const std::vector<std::size_t>& users) const {
+    std::uint16_t port = 0;
+    for (const std::size_t user : users) {
+      const Listener& listener = result_.listeners[user];
+      if (listener.first_port != listener.last_port || (port != 0 && port != listener.first_port)) return 0;
+      port = listener.first_port;
+    }
+    return port;
+  }
+
+  // A port that no mode here can translate to: told at the field that names it, the group's only once.
+  void target_ports(const std::string& path, int index, TargetGroup& group, std::uint16_t shared_port) {
+    const config::TargetGroup& from = file_.target_groups(index);
+    const Listener* other = nullptr;
+    const auto cannot_reach = [&](std::uint16_t port) {
+      other = nullptr;
+      for (const std::size_t user : users_[static_cast<std::size_t>(index)]) {
+        const Listener& listener = result_.listeners[user];
+        if (listener.first_port != port || listener.last_port != port) other = &listener;
+      }
+      return port != 0 && other != nullptr;
+    };
+    const auto text = [&] {
+      const bool one = other->first_port == other->last_port;
+      return std::string(to_string(group.mode)) + " does not translate ports and listener '" + other->name + "' is on " +
+             format_port_range({other->first_port, other->last_port}) + ": " +
+             (one ? "must be " + std::to_string(other->first_port) + " or left out" : "must be left out");
+    };
+    if (cannot_reach(group.port)) violation(path + ".port", text());
+
+    std::set<std::pair<abi::IpAddress, std::uint16_t>> known;
+    std::size_t at = 0;  // in group.targets: entries whose address was refused are not there
+    for (int t = 0; t < from.targets_size(); ++t) {
+      const std::string target_path = path + "." + element("targets", t);
+      const auto address = parse_address(from.targets(t).address());
+      if (!address || !is_host_address(*address)) continue;
+      Target& target = group.targets[at++];
+      if (from.targets(t).has_port() && cannot_reach(target.port)) violation(target_path + ".port", text());
+      if (target.port == 0) target.port = shared_port;
+      if (vip_addresses_.contains(target.address)) violation(target_path + ".address", "is the address of a VIP");
+      if (!known.emplace(target.address, target.port).second) {
+        violation(target_path + ".address",
+                  format_endpoint(target.address, target.port) + " stands in this target group twice");
+      }
+    }
+  }
+
+  void health_check_port(const std::string& path, std::size_t index, const TargetGroup& group,
+                         std::uint16_t shared_port) const {
+    if (group.health_check.protocol == ProbeProtocol::none || group.health_check.port != 0 || shared_port != 0) return;
+    const bool some_without =
+        std::any_of(group.targets.begin(), group.targets.end(), [](const Target& t) { return t.port == 0; });
+    if (users_[index].empty() || !some_without) return;
+    violation(path + ".health_check.port", "must be 1-65535: the listeners of target group '" + group.name +
+                                               "' do not share one port, so there is no traffic-port to probe");
+  }
+
+  // l2dsr changes the MAC address alone: the packet arrives in the VIP's family.
+  void families(const std::string& path, const TargetGroup& group, const Listener& listener) const {
+    const auto vip = vip_index_.find(listener.vip);
+    if (group.mode != abi::ForwardingMode::l2dsr || vip == vip_index_.end()) return;
+    const abi::IpAddress& address = result_.vips[static_cast<std::size_t>(vip->second)].address;
+    if (address.is_zero()) return;
+    for (std::size_t t = 0; t < group.targets.size(); ++t) {
+      if (group.targets[t].address.is_v4() == address.is_v4()) continue;
+      violation(path + ".forwarding_mode",
+                "l2dsr needs targets of the VIP's family: " + format_address(group.targets[t].address) +
+                    " cannot serve VIP '" + listener.vip + "' (" + format_address(address) + ") of listener '" +
+                    listener.name + "'");
+      return;
+    }
+  }
+
+  void tunnel_sources() {
+    const auto source = [&](const std::string& text, bool v4, const char* field) -> std::optional<AddressPrefix> {
+      if (text.empty()) return std::nullopt;
+      const auto prefix = parse_prefix(text);
+      if (!prefix || prefix->address.is_v4() != v4 || !is_host_address(prefix->address)) {
+        violation(field, std::string("must be a unicast IPv") + (v4 ? "4" : "6") + " address or prefix, not '" + text + "'");
+        return std::nullopt;
+      }
+      if (!host_bits_are_zero(*prefix)) violation(field, "has bits set behind its prefix length");
+      if (prefix->length < (v4 ? 104 : 32))
+        violation(field, v4 ? "prefix length must be 8-32" : "prefix length must be 32-128");
+      return prefix;
+    };
+    result_.tunnel_source_v4 = source(file_.tunnel_source().ipv4(), true, "tunnel_source.ipv4");
+    result_.tunnel_source_v6 = source(file_.tunnel_source().ipv6(), false, "tunnel_source.ipv6");
+  }
+
+  void neighbours() {
+    std::set<abi::IpAddress> known;
+    for (int i = 0; i < file_.static_neighbours_size(); ++i) {
+      const config::StaticNeighbour& from = file_.static_neighbours(i);
+      const std::string path = element("static_neighbours", i);
+      const auto address = parse_address(from.address());
+      const auto mac = parse_mac(from.mac());
+      if (!address && !from.address().empty()) violation(path + ".address", "must be an IPv4 or IPv6 address");
+      if (!from.mac().empty() && (!mac || (*mac)[0] % 2 != 0 || *mac == abi::MacAddress{})) {
+        violation(path + ".mac", "must be a unicast MAC address aa:bb:cc:dd:ee:ff, not '" + from.mac() + "'");
+      }
+      if (from.interface().find_first_of("/ \t\n:") != std::string::npos) {
+        violation(path + ".interface", "must be the name of a network interface");
+      }
+      if (!address || !mac) continue;
+      if (!known.insert(*address).second) violation(path + ".address", "stands here twice");
+      result_.static_neighbours.push_back({*address, *mac, from.interface()});
+    }
+  }
+
+  const config::Config& file_;
+  const Judgements& judge_;
+  Config result_;
+  std::unordered_map<std::string, int> vip_index_;
+  std::unordered_map<std::string, int> group_index_;
+  std::set<abi::IpAddress> vip_addresses_;
+  std::map<std::tuple<std::string, ListenerProtocol, std::uint16_t, std::uint16_t>, std::string> taken_;
+  std::vector<std::vector<std::size_t>> users_;  // by group: complete listeners that use it
+};
+
+}  // namespace
+
+Config validate(const config::Config& file, const Judgements& judgements) {
+  return Validator(file, judgements).run();
+}
+
+}  // namespace lb::cp

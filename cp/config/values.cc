@@ -1,0 +1,115 @@
+#include "cp/config/values.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace lb::cp {
+namespace {
+
+bool is_letter_or_digit(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+}  // namespace
+
+std::optional<std::uint32_t> parse_number(std::string_view text, std::uint32_t low, std::uint32_t high) {
+  std::uint32_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, number);
+  if (error != std::errc{} || at != end || number < low || number > high) return std::nullopt;
+  return number;
+}
+
+std::optional<PortRange> parse_port_range(std::string_view text) {
+  if (text == "any") return kAnyPort;
+  const std::size_t dash = text.find('-');
+  const auto first = parse_number(text.substr(0, dash), 1, 65535);
+  const auto last = dash == std::string_view::npos ? first : parse_number(text.substr(dash + 1), 1, 65535);
+  if (!first || !last || *first > *last) return std::nullopt;
+  return PortRange{static_cast<std::uint16_t>(*first), static_cast<std::uint16_t>(*last)};
+}
+
+std::string format_port_range(PortRange range) {
+  if (range == kAnyPort) return "any";
+  if (range.first == range.last) return std::to_string(range.first);
+  return std::to_string(range.first) + "-" + std::to_string(range.last);
+}
+
+std::optional<std::vector<StatusRange>> parse_matcher(std::string_view text) {
+  constexpr std::size_t kMostEntries = 32;
+  std::vector<StatusRange> ranges;
+  for (bool more = true; more;) {
+    const std::size_t comma = text.find(',');
+    const std::string_view entry = text.substr(0, comma);
+    more = comma != std::string_view::npos;
+    if (more) text.remove_prefix(comma + 1);
+
+    const std::size_t dash = entry.find('-');
+    const auto first = parse_number(entry.substr(0, dash), 200, 599);
+    const auto last = dash == std::string_view::npos ? first : parse_number(entry.substr(dash + 1), 200, 599);
+    if (!first || !last || *first > *last || ranges.size() == kMostEntries) return std::nullopt;
+    ranges.push_back({static_cast<std::uint16_t>(*first), static_cast<std::uint16_t>(*last)});
+  }
+  return ranges;
+}
+
+std::string format_matcher(const std::vector<StatusRange>& matcher) {
+  std::string text;
+  for (const StatusRange& range : matcher) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(range.first);
+    if (range.last != range.first) text += '-' + std::to_string(range.last);
+  }
+  return text;
+}
+
+std::optional<AddressPrefix> parse_prefix(std::string_view text) {
+  const std::size_t slash = text.find('/');
+  const auto address = parse_address(text.substr(0, slash));
+  if (!address) return std::nullopt;
+  AddressPrefix prefix{*address, 128};
+  if (slash == std::string_view::npos) return prefix;
+  const std::uint32_t bits = address->is_v4() ? 32 : 128;
+  const auto length = parse_number(text.substr(slash + 1), 0, bits);
+  if (!length) return std::nullopt;
+  prefix.length = static_cast<std::uint8_t>(128 - bits + *length);
+  return prefix;
+}
+
+std::string format_prefix(const AddressPrefix& prefix) {
+  if (prefix.length == 128) return format_address(prefix.address);
+  return format_address(prefix.address) + "/" + std::to_string(prefix.length - (prefix.address.is_v4() ? 96 : 0));
+}
+
+bool host_bits_are_zero(const AddressPrefix& prefix) {
+  for (std::size_t bit = prefix.length; bit < 128; ++bit) {
+    if ((prefix.address.bytes[bit / 8] >> (7 - bit % 8) & 1) != 0) return false;
+  }
+  return true;
+}
+
+bool is_host_address(const abi::IpAddress& address) {
+  const auto& b = address.bytes;
+  if (address.is_v4()) return b[12] != 0 && b[12] != 127 && b[12] < 224;
+  abi::IpAddress loopback;
+  loopback.bytes[15] = 1;
+  const bool link_local = b[0] == 0xfe && (b[1] & 0xc0) == 0x80;
+  return !address.is_zero() && address != loopback && b[0] != 0xff && !link_local;
+}
+
+bool is_prime(std::uint32_t number) {
+  if (number < 4) return number > 1;
+  if (number % 2 == 0) return false;
+  for (std::uint32_t divisor = 3; std::uint64_t{divisor} * divisor <= number; divisor += 2) {
+    if (number % divisor == 0) return false;
+  }
+  return true;
+}
+
+bool is_name(std::string_view text) {
+  return !text.empty() && is_letter_or_digit(text[0]) && std::all_of(text.begin(), text.end(), [](char c) {
+    return is_letter_or_digit(c) || c == '-' || c == '_' || c == '.';
+  });
+}
+
+}  // namespace lb::cp
