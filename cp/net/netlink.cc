@@ -1,0 +1,298 @@
+#include "cp/net/netlink.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <libmnl/libmnl.h>
+#include <linux/if_link.h>
+#include <net/if.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+namespace lb::cp {
+namespace {
+
+constexpr std::size_t kBufferBytes = 64 * 1024;
+constexpr std::size_t kRoutesPerSend = 32;  // answers that fit a default receive buffer many times over
+
+[[noreturn]] void fail(const char* what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
+using Attributes = std::array<const nlattr*, 128>;
+
+int collect(const nlattr* attribute, void* into) {
+  auto& all = *static_cast<Attributes*>(into);
+  const std::uint16_t type = mnl_attr_get_type(attribute);
+  if (type < all.size()) all[type] = attribute;
+  return MNL_CB_OK;
+}
+
+std::optional<abi::IpAddress> address_of(const nlattr* attribute, std::uint8_t family) {
+  if (attribute == nullptr) return std::nullopt;
+  const auto* bytes = static_cast<const std::uint8_t*>(mnl_attr_get_payload(attribute));
+  const std::size_t size = mnl_attr_get_payload_len(attribute);
+  if (family == AF_INET && size == 4) return abi::IpAddress::v4(bytes[0], bytes[1], bytes[2], bytes[3]);
+  if (family == AF_INET6 && size == 16) {
+    abi::IpAddress address;
+    std::copy_n(bytes, 16, address.bytes.begin());
+    return address;
+  }
+  return std::nullopt;
+}
+
+bool mac_of(const nlattr* attribute, abi::MacAddress& mac) {
+  if (attribute == nullptr || mnl_attr_get_payload_len(attribute) != mac.size()) return false;
+  std::memcpy(mac.data(), mnl_attr_get_payload(attribute), mac.size());
+  return true;
+}
+
+std::uint32_t u32_of(const nlattr* attribute) {
+  return attribute != nullptr && mnl_attr_get_payload_len(attribute) == 4 ? mnl_attr_get_u32(attribute) : 0;
+}
+
+std::uint8_t family_of(const abi::IpAddress& address) {
+  return address.is_v4() ? AF_INET : AF_INET6;
+}
+
+void put_address(nlmsghdr* message, std::uint16_t type, const abi::IpAddress& address) {
+  const std::size_t skip = address.is_v4() ? 12 : 0;
+  mnl_attr_put(message, type, 16 - skip, address.bytes.data() + skip);
+}
+
+mnl_socket* open_socket(int flags, unsigned groups) {
+  mnl_socket* socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | flags);
+  if (socket == nullptr) fail("netlink socket");
+  if (mnl_socket_bind(socket, groups, MNL_SOCKET_AUTOPID) < 0) {
+    const int error = errno;
+    mnl_socket_close(socket);
+    errno = error;
+    fail("netlink bind");
+  }
+  return socket;
+}
+
+constexpr unsigned group_bit(unsigned group) {
+  return 1U << (group - 1);
+}
+
+}  // namespace
+
+std::optional<LinkInfo> parse_link(const nlmsghdr* message) {
+  if (message->nlmsg_type != RTM_NEWLINK && message->nlmsg_type != RTM_DELLINK) return std::nullopt;
+  const auto* header = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
+  if (header->ifi_family != AF_UNSPEC) return std::nullopt;  // a bridge's view of a port
+  Attributes at{};
+  mnl_attr_parse(message, sizeof *header, collect, &at);
+  LinkInfo link;
+  link.ifindex = static_cast<std::uint32_t>(header->ifi_index);
+  if (at[IFLA_IFNAME] != nullptr) link.name = mnl_attr_get_str(at[IFLA_IFNAME]);
+  link.has_mac = mac_of(at[IFLA_ADDRESS], link.mac);
+  if (at[IFLA_MTU] != nullptr) link.mtu_bytes = u32_of(at[IFLA_MTU]);
+  if (at[IFLA_LINKINFO] != nullptr) {
+    Attributes info{};
+    mnl_attr_parse_nested(at[IFLA_LINKINFO], collect, &info);
+    if (info[IFLA_INFO_KIND] != nullptr && std::strcmp(mnl_attr_get_str(info[IFLA_INFO_KIND]), "vlan") == 0 &&
+        info[IFLA_INFO_DATA] != nullptr) {
+      Attributes data{};
+      mnl_attr_parse_nested(info[IFLA_INFO_DATA], collect, &data);
+      if (data[IFLA_VLAN_ID] != nullptr) link.vlan = mnl_attr_get_u16(data[IFLA_VLAN_ID]);
+      link.parent = u32_of(at[IFLA_LINK]);
+    }
+  }
+  return link;
+}
+
+std::optional<NeighbourInfo> parse_neighbour(const nlmsghdr* message) {
+  if (message->nlmsg_type != RTM_NEWNEIGH && message->nlmsg_type != RTM_DELNEIGH) return std::nullopt;
+  const auto* header = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
+  Attributes at{};
+  mnl_attr_parse(message, sizeof *header, collect, &at);
+  const auto address = address_of(at[NDA_DST], header->ndm_family);
+  if (!address) return std::nullopt;
+  NeighbourInfo neighbour;
+  neighbour.ifindex = static_cast<std::uint32_t>(header->ndm_ifindex);
+  neighbour.address = *address;
+  neighbour.has_mac = mac_of(at[NDA_LLADDR], neighbour.mac);
+  neighbour.state = header->ndm_state;
+  return neighbour;
+}
+
+std::optional<RouteInfo> parse_route(const nlmsghdr* message) {
+  if (message->nlmsg_type != RTM_NEWROUTE && message->nlmsg_type != RTM_DELROUTE) return std::nullopt;
+  const auto* header = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
+  Attributes at{};
+  mnl_attr_parse(message, sizeof *header, collect, &at);
+  RouteInfo route;
+  route.type = header->rtm_type;
+  route.ifindex = u32_of(at[RTA_OIF]);
+  route.gateway = address_of(at[RTA_GATEWAY], header->rtm_family);
+  if (const nlattr* via = at[RTA_VIA]; via != nullptr && mnl_attr_get_payload_len(via) == sizeof(std::uint16_t) + 16) {
+    // An IPv4 route by an IPv6 next hop: family, then the address.
+    route.gateway.emplace();
+    std::memcpy(route.gateway->bytes.data(), static_cast<const char*>(mnl_attr_get_payload(via)) + sizeof(std::uint16_t),
+                16);
+  }
+  route.source = address_of(at[RTA_PREFSRC], header->rtm_family).value_or(abi::IpAddress{});
+  if (at[RTA_METRICS] != nullptr) {
+    Attributes metrics{};
+    mnl_attr_parse_nested(at[RTA_METRICS], collect, &metrics);
+    route.mtu_bytes = u32_of(metrics[RTAX_MTU]);
+  }
+  return route;
+}
+
+NetlinkRequests::NetlinkRequests() : buffer_(kBufferBytes) {
+  socket_ = open_socket(0, 0);
+  const timeval limit{2, 0};  // the kernel answers at once; never hang if it does not
+  setsockopt(mnl_socket_get_fd(socket_), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+}
+
+NetlinkRequests::~NetlinkRequests() {
+  mnl_socket_close(socket_);
+}
+
+void NetlinkRequests::dump(std::uint16_t type, const OnMessage& on_message) {
+  std::array<char, 256> space{};
+  nlmsghdr* request = mnl_nlmsg_put_header(space.data());
+  request->nlmsg_type = type;
+  request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  request->nlmsg_seq = ++sequence_;
+  mnl_nlmsg_put_extra_header(request, type == RTM_GETLINK ? sizeof(ifinfomsg) : sizeof(ndmsg));
+  if (mnl_socket_sendto(socket_, request, request->nlmsg_len) < 0) fail("netlink send");
+  for (;;) {
+    const ssize_t n = mnl_socket_recvfrom(socket_, buffer_.data(), buffer_.size());
+    if (n < 0) fail("netlink receive");
+    int left = static_cast<int>(n);
+    for (auto* at = reinterpret_cast<const nlmsghdr*>(buffer_.data()); mnl_nlmsg_ok(at, left);
+         at = mnl_nlmsg_next(at, &left)) {
+      if (at->nlmsg_seq != sequence_) continue;
+      if (at->nlmsg_type == NLMSG_DONE || at->nlmsg_type == NLMSG_ERROR) return;
+      on_message(at);
+    }
+  }
+}
+
+std::vector<RouteInfo> NetlinkRequests::routes(std::span<const abi::IpAddress> addresses) {
+  std::vector<RouteInfo> answers(addresses.size());
+  std::vector<char> space(kRoutesPerSend * 64);
+  for (std::size_t first = 0; first < addresses.size(); first += kRoutesPerSend) {
+    const std::size_t count = std::min(kRoutesPerSend, addresses.size() - first);
+    const std::uint32_t base = sequence_ + 1;
+    std::size_t used = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const abi::IpAddress& address = addresses[first + i];
+      nlmsghdr* request = mnl_nlmsg_put_header(space.data() + used);
+      request->nlmsg_type = RTM_GETROUTE;
+      request->nlmsg_flags = NLM_F_REQUEST;
+      request->nlmsg_seq = ++sequence_;
+      auto* header = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(rtmsg)));
+      header->rtm_family = family_of(address);
+      header->rtm_dst_len = address.is_v4() ? 32 : 128;
+      put_address(request, RTA_DST, address);
+      used += MNL_ALIGN(request->nlmsg_len);
+    }
+    if (mnl_socket_sendto(socket_, space.data(), used) < 0) fail("netlink send");
+    for (std::size_t answered = 0; answered < count;) {
+      const ssize_t n = mnl_socket_recvfrom(socket_, buffer_.data(), buffer_.size());
+      if (n < 0) fail("netlink receive");
+      int left = static_cast<int>(n);
+      for (auto* at = reinterpret_cast<const nlmsghdr*>(buffer_.data()); mnl_nlmsg_ok(at, left);
+           at = mnl_nlmsg_next(at, &left)) {
+        const std::size_t index = at->nlmsg_seq - base;
+        if (index >= count) continue;
+        RouteInfo& answer = answers[first + index];
+        if (at->nlmsg_type == NLMSG_ERROR) {
+          answer.error = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(at))->error;
+        } else if (auto route = parse_route(at)) {
+          answer = *route;
+        }
+        ++answered;
+      }
+    }
+  }
+  return answers;
+}
+
+int NetlinkRequests::acknowledged(const nlmsghdr* request) {
+  if (mnl_socket_sendto(socket_, request, request->nlmsg_len) < 0) return errno;
+  for (;;) {
+    const ssize_t n = mnl_socket_recvfrom(socket_, buffer_.data(), buffer_.size());
+    if (n < 0) return errno;
+    int left = static_cast<int>(n);
+    for (auto* at = reinterpret_cast<const nlmsghdr*>(buffer_.data()); mnl_nlmsg_ok(at, left);
+         at = mnl_nlmsg_next(at, &left)) {
+      if (at->nlmsg_seq != sequence_ || at->nlmsg_type != NLMSG_ERROR) continue;
+      return -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(at))->error;
+    }
+  }
+}
+
+int NetlinkRequests::use_neighbour(std::uint32_t ifindex, const abi::IpAddress& address, bool managed) {
+  std::array<char, 256> space{};
+  nlmsghdr* request = mnl_nlmsg_put_header(space.data());
+  request->nlmsg_type = RTM_NEWNEIGH;
+  request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+  request->nlmsg_seq = ++sequence_;
+  auto* header = static_cast<ndmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(ndmsg)));
+  header->ndm_family = family_of(address);
+  header->ndm_ifindex = static_cast<int>(ifindex);
+  header->ndm_state = NUD_NONE;
+  // Learned by a control plane: the kernel does not collect it as garbage.
+  header->ndm_flags = managed ? NTF_EXT_LEARNED : NTF_USE;
+  put_address(request, NDA_DST, address);
+  if (managed) mnl_attr_put_u32(request, NDA_FLAGS_EXT, NTF_EXT_MANAGED);
+  return acknowledged(request);
+}
+
+void NetlinkRequests::forget_neighbour(std::uint32_t ifindex, const abi::IpAddress& address) {
+  std::array<char, 256> space{};
+  nlmsghdr* request = mnl_nlmsg_put_header(space.data());
+  request->nlmsg_type = RTM_DELNEIGH;
+  request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+  request->nlmsg_seq = ++sequence_;
+  auto* header = static_cast<ndmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(ndmsg)));
+  header->ndm_family = family_of(address);
+  header->ndm_ifindex = static_cast<int>(ifindex);
+  put_address(request, NDA_DST, address);
+  acknowledged(request);
+}
+
+NetlinkEvents::NetlinkEvents() : buffer_(kBufferBytes) {
+  socket_ = open_socket(SOCK_NONBLOCK, group_bit(RTNLGRP_LINK) | group_bit(RTNLGRP_NEIGH) | group_bit(RTNLGRP_IPV4_IFADDR) |
+                                           group_bit(RTNLGRP_IPV6_IFADDR) | group_bit(RTNLGRP_IPV4_ROUTE) |
+                                           group_bit(RTNLGRP_IPV6_ROUTE));
+  const int bytes = 4 << 20;
+  setsockopt(fd(), SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
+}
+
+NetlinkEvents::~NetlinkEvents() {
+  mnl_socket_close(socket_);
+}
+
+int NetlinkEvents::fd() const {
+  return mnl_socket_get_fd(socket_);
+}
+
+bool NetlinkEvents::read(const std::function<void(const nlmsghdr*)>& on_message) {
+  bool complete = true;
+  for (;;) {
+    const ssize_t n = mnl_socket_recvfrom(socket_, buffer_.data(), buffer_.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == ENOBUFS || errno == ENOSPC)) {
+      complete = false;  // the kernel has dropped some
+      continue;
+    }
+    if (n <= 0) return complete;
+    int left = static_cast<int>(n);
+    for (auto* at = reinterpret_cast<const nlmsghdr*>(buffer_.data()); mnl_nlmsg_ok(at, left);
+         at = mnl_nlmsg_next(at, &left)) {
+      on_message(at);
+    }
+  }
+}
+
+}  // namespace lb::cp

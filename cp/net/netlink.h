@@ -1,0 +1,95 @@
+// rtnetlink messages as plain structs, over libmnl. Private to cp/net.
+#pragma once
+
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cp/model/model.h"
+
+struct mnl_socket;
+
+namespace lb::cp {
+
+struct LinkInfo {
+  std::uint32_t ifindex = 0;
+  std::string name;
+  abi::MacAddress mac{};
+  bool has_mac = false;
+  std::uint32_t mtu_bytes = 1500;
+  std::uint16_t vlan = 0;    // of a VLAN device
+  std::uint32_t parent = 0;  // of a VLAN device: the interface below
+};
+
+struct NeighbourInfo {
+  std::uint32_t ifindex = 0;
+  abi::IpAddress address;
+  abi::MacAddress mac{};
+  bool has_mac = false;
+  std::uint16_t state = 0;  // NUD_*
+};
+
+struct RouteInfo {
+  std::uint8_t type = 0;  // RTN_*; RTN_UNSPEC: none, see error
+  int error = 0;          // errno
+  std::uint32_t ifindex = 0;
+  std::optional<abi::IpAddress> gateway;
+  abi::IpAddress source;        // zero: none
+  std::uint32_t mtu_bytes = 0;  // of the route; 0: none
+};
+
+// nullopt: not a message of that kind, or of a family that is neither IPv4 nor IPv6.
+std::optional<LinkInfo> parse_link(const nlmsghdr* message);
+std::optional<NeighbourInfo> parse_neighbour(const nlmsghdr* message);
+std::optional<RouteInfo> parse_route(const nlmsghdr* message);
+
+// A socket for requests; every call waits for the kernel's answer.
+class NetlinkRequests {
+ public:
+  NetlinkRequests();  // throws std::system_error
+  ~NetlinkRequests();
+  NetlinkRequests(const NetlinkRequests&) = delete;
+  NetlinkRequests& operator=(const NetlinkRequests&) = delete;
+
+  using OnMessage = std::function<void(const nlmsghdr*)>;
+  void dump(std::uint16_t type, const OnMessage& on_message);  // RTM_GETLINK or RTM_GETNEIGH
+  // One answer per address, same order.
+  std::vector<RouteInfo> routes(std::span<const abi::IpAddress> addresses);
+  // Makes the kernel resolve a neighbour: and keep it so (`managed`), or once. Returns errno, 0 if it took it.
+  int use_neighbour(std::uint32_t ifindex, const abi::IpAddress& address, bool managed);
+  // Withdraws what use_neighbour(…, managed) made.
+  void forget_neighbour(std::uint32_t ifindex, const abi::IpAddress& address);
+
+ private:
+  int acknowledged(const nlmsghdr* request);
+
+  mnl_socket* socket_ = nullptr;
+  std::uint32_t sequence_ = 0;
+  std::vector<char> buffer_;
+};
+
+// A non-blocking socket that hears of changes to links, neighbours, addresses and routes.
+class NetlinkEvents {
+ public:
+  NetlinkEvents();  // throws std::system_error
+  ~NetlinkEvents();
+  NetlinkEvents(const NetlinkEvents&) = delete;
+  NetlinkEvents& operator=(const NetlinkEvents&) = delete;
+
+  [[nodiscard]] int fd() const;
+  // Hands on everything there is. False: some were lost, read everything anew.
+  bool read(const std::function<void(const nlmsghdr*)>& on_message);
+
+ private:
+  mnl_socket* socket_ = nullptr;
+  std::vector<char> buffer_;
+};
+
+}  // namespace lb::cp
