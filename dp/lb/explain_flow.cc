@@ -1,6 +1,7 @@
 #include "dp/lb/explain_flow.h"
 
 #include "dp/lb/decide.h"
+#include "dp/lb/forward_ops.h"
 #include "dp/lb/vip_table.h"
 
 namespace lb {
@@ -28,10 +29,8 @@ void set_picked(const Snapshot& snapshot, FlowDecision& decision, const Pick& pi
   if (decision.verdict == Verdict::drop) decision.flow = FlowResult::none;
 }
 
-}  // namespace
-
-FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
-                          std::optional<std::uint8_t> tcp_flags) {
+FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
+                    std::optional<std::uint8_t> tcp_flags) {
   FlowDecision decision;
   const VipTable vips = vip_table_of(snapshot);
   const bool tcp = key.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp);
@@ -75,6 +74,23 @@ FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, con
       decision.verdict = Verdict::answer;
       decision.reason = abi::DropReason::answered_rst;
       break;
+  }
+  return decision;
+}
+
+}  // namespace
+
+FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
+                          const NodeSecret* secret, std::optional<std::uint8_t> tcp_flags) {
+  FlowDecision decision = decide(snapshot, key, entry, tcp_flags);
+  if (decision.verdict != Verdict::tx) return decision;
+  const abi::Target& target = snapshot.targets()[decision.target];
+  if (target.mode == abi::ForwardingMode::l2dsr) return decision;
+  const abi::TunnelSource& source = tunnel_source_of(snapshot, target);
+  if (source.present == 0) {
+    set_drop(decision, abi::DropReason::no_tunnel_source);
+  } else if (secret != nullptr) {
+    decision.outer_source = net::tunnel_source(source, wire_hash(flow_hash(make_hash_keys(*secret), key)));
   }
   return decision;
 }

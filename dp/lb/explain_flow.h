@@ -24,12 +24,12 @@ struct FlowDecision {
   std::uint32_t slot_group = abi::kNoIndex;  // what a new flow with this key would get now, whatever the entry says
   std::uint32_t slot = abi::kNoIndex;
   std::uint32_t slot_target = abi::kNoIndex;
-  std::optional<abi::IpAddress> outer_source;  // tx in a tunnel mode: source of the outer header
+  std::optional<abi::IpAddress> outer_source;  // tx in a tunnel mode, if a secret was given: source of the outer header
 };
 
-// `entry`: what peek() found, std::nullopt: no entry. tcp_flags: of the next packet, for TCP; by default ACK where there is
-// an entry, else SYN. The packet is taken to be well-formed, with TTL and size in order.
+// `entry`: what peek() found, std::nullopt: no entry. `secret`: the node's, for outer_source. tcp_flags: of the next packet,
+// for TCP; by default ACK where there is an entry, else SYN. The packet is taken to be well-formed, TTL and size in order.
 FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
-                          std::optional<std::uint8_t> tcp_flags = std::nullopt);
+                          const NodeSecret* secret = nullptr, std::optional<std::uint8_t> tcp_flags = std::nullopt);
 
 }  // namespace lb

@@ -39,6 +39,10 @@ LB_INLINE OutFrame refuse_frame(std::uint8_t* data, std::uint32_t length, abi::D
   return {data, length, reason};
 }
 
+LB_INLINE const abi::TunnelSource& tunnel_source_of(const Snapshot& snapshot, const abi::Target& target) {
+  return is_v4(target.address) ? snapshot.root().tunnel_source_v4 : snapshot.root().tunnel_source_v6;
+}
+
 // `headroom`: bytes free in front of data.
 LB_INLINE OutFrame forward(const Snapshot& snapshot, const abi::Target& target, const net::ParsedPacket& packet,
                            const Hash128& hash, std::uint8_t* data, std::uint32_t length, std::uint32_t headroom) {
@@ -54,7 +58,7 @@ LB_INLINE OutFrame forward(const Snapshot& snapshot, const abi::Target& target, 
     std::uint8_t* start = net::rewrite_l2(data, packet, link);
     return {start, static_cast<std::uint32_t>(length + (data - start)), abi::DropReason::none};
   }
-  const abi::TunnelSource& source = outer_is_v6 ? snapshot.root().tunnel_source_v6 : snapshot.root().tunnel_source_v4;
+  const abi::TunnelSource& source = tunnel_source_of(snapshot, target);
   if (source.present == 0) [[unlikely]]
     return refuse_frame(data, length, abi::DropReason::no_tunnel_source);
   const std::uint64_t on_wire = wire_hash(hash);
