@@ -37,7 +37,7 @@ struct alignas(kCacheLineBytes) FlowRegionHeader {
   std::uint64_t layout_fingerprint = 0;  // region_fingerprint()
   std::uint64_t size_bytes = 0;
   std::array<std::uint8_t, 16> node_secret{};  // key of the flow hash; made once, never leaves the node
-  std::uint64_t lines_per_worker = 0;          // power of two
+  std::uint64_t lines_per_worker = 0;
   std::uint64_t directory_offset = 0;          // u64 identity by target id that entries were written under; 0 = none
   std::uint64_t target_capacity = 0;
   std::uint64_t lines_offset = 0;

@@ -21,7 +21,7 @@ void set_target(const Snapshot& snapshot, FlowDecision& decision, std::uint32_t 
   if ((target.flags & abi::kTargetResolved) == 0) set_drop(decision, abi::DropReason::next_hop_unresolved);
 }
 
-// What a new flow gets; a draining listener's slot is told nevertheless, for what it would have been.
+// What a new flow gets.
 void set_picked(const Snapshot& snapshot, FlowDecision& decision, const Pick& picked) {
   decision.group = picked.group;
   if (picked.reason != abi::DropReason::none) return set_drop(decision, picked.reason);
