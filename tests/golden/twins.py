@@ -1,0 +1,164 @@
+"""Published algorithms written a second time, to compare lb's with."""
+import ipaddress
+
+from scapy.all import TCP, UDP
+
+RSS_KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
+
+
+def toeplitz(data):
+    key = int.from_bytes(RSS_KEY, "big")
+    result = 0
+    for i in range(len(data) * 8):
+        if data[i // 8] >> (7 - i % 8) & 1:
+            result ^= key >> (len(RSS_KEY) * 8 - 32 - i) & 0xFFFFFFFF
+    return result
+
+
+def rss(packet):
+    """Toeplitz over addresses and ports of a TCP or UDP packet."""
+    l4 = packet[TCP] if TCP in packet else packet[UDP]
+    data = ipaddress.ip_address(packet.src).packed + ipaddress.ip_address(packet.dst).packed
+    return toeplitz(data + l4.sport.to_bytes(2, "big") + l4.dport.to_bytes(2, "big"))
+
+
+# ---- AES-128 (FIPS 197) ----
+
+
+def _times2(x):
+    return (x << 1 ^ (0x11B if x & 0x80 else 0)) & 0xFF
+
+
+def _multiply(a, b):
+    result = 0
+    while b:
+        result ^= a if b & 1 else 0
+        a, b = _times2(a), b >> 1
+    return result
+
+
+def _sbox_of(x):
+    inverse = next((y for y in range(256) if _multiply(x, y) == 1), 0)
+    return 0x63 ^ inverse ^ _left(inverse, 1) ^ _left(inverse, 2) ^ _left(inverse, 3) ^ _left(inverse, 4)
+
+
+def _left(x, n):
+    return (x << n | x >> 8 - n) & 0xFF
+
+
+SBOX = [_sbox_of(x) for x in range(256)]
+
+
+def expand_key(key):
+    words = [list(key[i:i + 4]) for i in range(0, 16, 4)]
+    constant = 1
+    for i in range(4, 44):
+        word = list(words[i - 1])
+        if i % 4 == 0:
+            word = [SBOX[b] for b in word[1:] + word[:1]]
+            word[0] ^= constant
+            constant = _times2(constant)
+        words.append([a ^ b for a, b in zip(word, words[i - 4])])
+    return [sum(words[i:i + 4], []) for i in range(0, 44, 4)]
+
+
+def encrypt(keys, block):
+    state = [a ^ b for a, b in zip(block, keys[0])]
+    for number, key in enumerate(keys[1:], 1):
+        state = [SBOX[state[(i + 4 * (i % 4)) % 16]] for i in range(16)]  # SubBytes, ShiftRows
+        if number < 10:
+            columns = [state[i:i + 4] for i in range(0, 16, 4)]
+            state = [_times2(c[r]) ^ _times2(c[(r + 1) % 4]) ^ c[(r + 1) % 4] ^ c[(r + 2) % 4] ^ c[(r + 3) % 4]
+                     for c in columns for r in range(4)]
+        state = [a ^ b for a, b in zip(state, key)]
+    return bytes(state)
+
+
+def xor(a, b):
+    return bytes(x ^ y for x, y in zip(a, b))
+
+
+class SlotHash:
+    """The keyed hash that chooses group and slot, as dp/lb/flow_hash.h describes it."""
+
+    def __init__(self, seed):
+        keys = expand_key(seed.to_bytes(8, "little") + b"lb slots")
+        self.v4 = expand_key(encrypt(keys, bytes([4]) + bytes(15)))
+        self.v6 = expand_key(encrypt(keys, bytes([6]) + bytes(15)))
+
+    def of(self, packet):
+        """(low, high) 64 bits of the five-tuple."""
+        l4 = packet[TCP] if TCP in packet else packet[UDP]
+        source, destination = (ipaddress.ip_address(a).packed for a in (packet.src, packet.dst))
+        last = l4.sport.to_bytes(2, "big") + l4.dport.to_bytes(2, "big") + bytes([6 if TCP in packet else 17])
+        if len(source) == 4:
+            block = encrypt(self.v4, source + destination + last.ljust(8, b"\0"))
+        else:
+            block = encrypt(self.v6, source)
+            block = encrypt(self.v6, xor(block, destination))
+            block = encrypt(self.v6, xor(block, last.ljust(16, b"\0")))
+        return int.from_bytes(block[:8], "little"), int.from_bytes(block[8:], "little")
+
+
+# ---- Maglev (NSDI 2016, §3.4), with weights as quotas: cp/snapshot/maglev.h ----
+
+MASK = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+def mixed(h):
+    h = (h ^ h >> 33) * 0xFF51AFD7ED558CCD & MASK
+    h = (h ^ h >> 33) * 0xC4CEB9FE1A85EC53 & MASK
+    return h ^ h >> 33
+
+
+def add_bytes(h, data):
+    h = mixed(h ^ len(data) * GOLDEN & MASK)
+    for at in range(0, len(data), 8):
+        h = mixed(h ^ int.from_bytes(data[at:at + 8], "little")) + GOLDEN & MASK
+    return h
+
+
+def identity(group, address, port):
+    packed = ipaddress.ip_address(address).packed
+    if len(packed) == 4:
+        packed = bytes(10) + b"\xff\xff" + packed
+    return mixed(add_bytes(add_bytes(0x6C625F7461726765, group.encode()), packed) ^ port)
+
+
+def quotas(weights, slots):
+    """Largest remainder, for weights whose share is at least one slot."""
+    total = sum(weights)
+    exact = [slots * w for w in weights]
+    result = [e // total for e in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda i: -(exact[i] % total))
+    for i in by_remainder[:slots - sum(result)]:
+        result[i] += 1
+    return result
+
+
+def maglev(targets, seed, slots):
+    """targets: (identity, weight), sorted. Returns the slots, as indices into targets."""
+    quota = quotas([weight for _, weight in targets], slots)
+    rounds = max(quota)
+    turns = sorted((k * rounds // quota[t], t) for t in range(len(targets)) for k in range(quota[t]))
+    walks = []
+    for who, _ in targets:
+        first = mixed(who ^ mixed(seed + GOLDEN & MASK))
+        walks.append([first % slots, mixed(first + GOLDEN & MASK) % (slots - 1) + 1])
+    table = [None] * slots
+    for _, target in turns:
+        at, skip = walks[target]
+        while table[at] is not None:
+            at = (at + skip) % slots
+        table[at] = target
+        walks[target][0] = (at + skip) % slots
+    return table
+
+
+def chosen_targets(packets, seed, group, targets, slots):
+    """targets: (address, port, weight) of `group`, the only one of the listener. Returns (address, port) by packet."""
+    keyed = sorted((identity(group, address, port), weight, (address, port)) for address, port, weight in targets)
+    table = maglev([(who, weight) for who, weight, _ in keyed], seed, slots)
+    slot_hash = SlotHash(seed)
+    return [keyed[table[slot_hash.of(packet)[0] * slots >> 64]][2] for packet in packets]
