@@ -127,8 +127,9 @@ class Section {
 
  private:
   [[nodiscard]] YAML::Node find(const std::string& key) const {
-    if (!node_.IsMap()) return YAML::Node(YAML::NodeType::Undefined);
-    return node_[key];
+    // An absent key gives a node that may not even be asked for its type: Undefined instead.
+    if (node_.IsMap() && node_[key].IsDefined()) return node_[key];
+    return YAML::Node(YAML::NodeType::Undefined);
   }
 
   YAML::Node node_;
