@@ -27,6 +27,10 @@ class LabError(Exception):
     """Something did not go as it should; the text says what."""
 
 
+class Ended(LabError):
+    """A program that should be running has ended: there is nothing to wait for."""
+
+
 def run(command, timeout=30, check=True, **options):
     done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL if "input" not in options else None, capture_output=True, text=True,
                           timeout=timeout, errors="replace", **options)
@@ -44,6 +48,8 @@ def wait_until(what, condition, seconds=15, every=0.05):
             value = condition()
             if value:
                 return value
+        except Ended:
+            raise
         except (LabError, OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
             last = error
         if time.monotonic() >= end:
@@ -88,7 +94,7 @@ class Process:
 
     def require_running(self):
         if not self.running():
-            raise LabError(f"{self.name} ended with {self.popen.returncode}:\n{self.tail()}")
+            raise Ended(f"{self.name} ended with {self.popen.returncode}:\n{self.tail()}")
         return True
 
     def tail(self, lines=20):
@@ -182,6 +188,7 @@ class Lab:
         self._ip(CLIENT, *[f"route add {vip} via {LB_V6 if ':' in vip else LB_V4}" for vip in self.vips])
 
     def _set_up_target(self, target):
+        self.run(target, "ethtool", "-K", "eth0", "tx", "off")
         # The target answers from the VIP but must not claim it on the wire: the VIP's traffic goes to the balancer.
         self._sysctl(target, ipv4__conf__all__arp_ignore=1, ipv4__conf__all__arp_announce=2, ipv4__conf__all__rp_filter=0,
                      ipv4__conf__eth0__rp_filter=0)
