@@ -1,17 +1,16 @@
-"""Every file in configs/ is accepted by the daemon it is for."""
+"""Every configuration of lb-cp in configs/ is accepted by it. Those of lb-dp depend on the machine: unit tests read them."""
 
 import subprocess
 
 import pytest
 import tree
 
-CONFIGS = [n for n in tree.files() if n.startswith("configs/") and n.endswith(".yaml")]
+CONFIGS = [n for n in tree.files() if n.startswith("configs/") and n.endswith(".yaml") and not n.startswith("configs/dp")]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_is_accepted(name):
-    daemon = "lb-dp" if name.rsplit("/", 1)[1].startswith("dp") else "lb-cp"
-    done = subprocess.run([tree.BUILD / "bin" / daemon, "--config", tree.ROOT / name, "--check"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([tree.BUILD / "bin/lb-cp", "--config", tree.ROOT / name, "--check"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
