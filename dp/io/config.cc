@@ -9,8 +9,7 @@
 #include <fstream>
 #include <initializer_list>
 #include <iterator>
-#include <optional>
-#include <set>
+#include <map>
 #include <sstream>
 #include <utility>
 
@@ -67,7 +66,7 @@ class Section {
 
   // The node under `key`; undefined if absent.
   YAML::Node take(const std::string& key) {
-    std::erase_if(unread_, [&](const auto& entry) { return entry.first == key; });
+    unread_.erase(key);
     return find(key);
   }
 
@@ -136,7 +135,7 @@ class Section {
   std::string field_;
   const std::string& file_;
   std::vector<std::string>& errors_;
-  std::set<std::pair<std::string, std::uint32_t>> unread_;
+  std::map<std::string, std::uint32_t> unread_;  // with lines
 };
 
 // The elements of a list under `key`, each as a Section; an absent or empty list is an error.

@@ -72,7 +72,7 @@ struct DpConfig {
 
 std::string_view to_string(Driver driver);
 
-// Reads and checks a file. Errors: one `file:line: field: text` each, in the file's order.
+// Reads and checks a file. Errors: one `file:line: field: text` each.
 tl::expected<DpConfig, std::vector<std::string>> load_config(const std::string& path);
 
 // The same from memory; `file` is only named in errors.
