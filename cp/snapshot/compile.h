@@ -1,18 +1,23 @@
-// Config and live state → snapshot bytes. Deterministic: the same input gives the same root and the same slots.
+// Config and live state → snapshot bytes (dp/abi/snapshot.h). Deterministic: the same inputs in the same order give the same
+// bytes; a group's slots and their hash depend on its targets and the fleet seed alone.
+//
+//   group ── table still right? ── yes ─▶ its segment unchanged? ── yes ─▶ shared with the previous generation
+//                                │                               └─ no ─▶ copied
+//                                └─ no ─▶ built (cp/snapshot/maglev.h)
 //
 // A Compiler remembers the group segments it made, so that a change of one target rebuilds one Maglev table and copies the
-// other tables of its segment; every other segment is shared with the previous generation.
+// other tables of its segment (about 2 MiB); every other segment is shared. Segments that must be made are made by several
+// threads, which end before compile() returns. A segment costs one file descriptor as long as a snapshot holds it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
-#include <memory>
 #include <string>
-#include <vector>
-
 #include <tl/expected.hpp>
+#include <vector>
 
 #include "cp/model/model.h"
 #include "dp/abi/snapshot.h"
@@ -23,7 +28,7 @@ namespace lb::cp {
 struct TargetInput {
   TargetKey key;
   std::uint32_t id = 0;
-  std::uint32_t weight = 0;       // in rotation with this weight; 0: takes no new flows
+  std::uint32_t weight = 0;  // in rotation with this weight; 0: takes no new flows
   abi::TargetState state = abi::TargetState::initial;
   abi::TrackedFlows tracked = abi::TrackedFlows::keep;
   NextHop next_hop;
@@ -38,7 +43,7 @@ struct GroupInput {
 struct ListenerInput {
   Listener config;
   bool draining = false;
-  std::uint32_t counter_index = 0;   // of its first protocol; a TCP_UDP listener becomes two, the second at counter_index + 1
+  std::uint32_t counter_index = 0;  // of its first protocol; a TCP_UDP listener becomes two, the second at counter_index + 1
 };
 
 struct SnapshotInput {
@@ -62,12 +67,15 @@ class SegmentMemory {
   [[nodiscard]] std::uint64_t id() const { return id_; }
 
  private:
-  friend class Compiler;
+  friend tl::expected<std::shared_ptr<const SegmentMemory>, std::string> seal(std::span<const std::byte>, std::uint64_t);
   SegmentMemory() = default;
   std::span<const std::byte> bytes_;
   int fd_ = -1;
   std::uint64_t id_ = 0;
 };
+
+// Copies `bytes` into a memfd with the seals WRITE, SHRINK, GROW and SEAL, and maps it for reading.
+tl::expected<std::shared_ptr<const SegmentMemory>, std::string> seal(std::span<const std::byte> bytes, std::uint64_t id);
 
 struct CompiledSnapshot {
   abi::Generation generation;
@@ -80,7 +88,8 @@ class Compiler {
  public:
   Compiler();
   ~Compiler();
-  // Errors name the object and limit that was exceeded; nothing remembered changes then.
+  // Errors name the object and the limit that was exceeded, or what the operating system refused; the next call starts from
+  // what was there before.
   tl::expected<CompiledSnapshot, std::string> compile(const SnapshotInput& input);
 
  private:

@@ -1,0 +1,291 @@
+#include "cp/snapshot/compile.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+
+#include "cp/snapshot/maglev.h"
+#include "cp/snapshot/segment_bytes.h"
+#include "cp/snapshot/table_store.h"
+#include "cp/snapshot/vip_cells.h"
+
+namespace lb::cp {
+namespace {
+
+constexpr std::uint32_t kLeastMtuBytes = 68;  // RFC 791: below it there is no way
+
+using Error = std::string;
+
+// One snapshot's tables on their way into the root.
+class Assembly {
+ public:
+  explicit Assembly(const SnapshotInput& input) : input_(input) {}
+
+  tl::expected<void, Error> collect() {
+    if (auto ok = vips(); !ok) return ok;
+    if (auto ok = ports(); !ok) return ok;
+    if (auto ok = groups(); !ok) return ok;
+    return listeners();
+  }
+
+  std::vector<TableRecipe> take_recipes() { return std::move(recipes_); }
+
+  std::vector<std::byte> root(const TableStore::Result& tables) {
+    for (std::size_t i = 0; i < tables.places.size(); ++i) {
+      abi::TargetGroup& group = groups_[group_of_recipe_[i]];
+      group.segment = tables.places[i].segment;
+      group.slots_offset = tables.places[i].offset;
+      group.table_hash = tables.places[i].hash;
+    }
+    std::vector<abi::SegmentEntry> segments;
+    for (const auto& memory : tables.segments) {
+      const auto& header = *reinterpret_cast<const abi::SegmentHeader*>(memory->bytes().data());
+      segments.push_back({memory->id(), memory->bytes().size(), header.checksum, 0});
+    }
+    const VipCells cells = make_vip_cells(vips_, listeners_);
+
+    RootBytes bytes;
+    auto root = abi::Root();  // value-initialized, padding too
+    root.generation = input_.generation;
+    root.fleet_seed = input_.fleet_seed;
+    root.segments = bytes.add(std::span<const abi::SegmentEntry>(segments));
+    root.vip_table = bytes.add(std::span<const abi::VipCell>(cells.table));
+    root.vips = bytes.add(std::span<const abi::Vip>(vips_));
+    root.range_listeners = bytes.add(std::span<const std::uint32_t>(cells.range_listeners));
+    root.listeners = bytes.add(std::span<const abi::Listener>(listeners_));
+    root.groups = bytes.add(std::span<const abi::TargetGroup>(groups_));
+    root.group_targets = bytes.add(std::span<const std::uint32_t>(group_targets_));
+    root.targets = bytes.add(std::span<const abi::Target>(targets_));
+    root.ports = bytes.add(std::span<const abi::Port>(ports_));
+    root.names = bytes.add(std::span<const char>(names_));
+    root.tunnel_source_v4 = tunnel_source(input_.tunnel_source_v4);
+    root.tunnel_source_v6 = tunnel_source(input_.tunnel_source_v6);
+    return bytes.finish(root);
+  }
+
+ private:
+  static tl::unexpected<Error> refuse(std::string text) { return tl::unexpected(std::move(text)); }
+
+  static tl::unexpected<Error> too_many(const char* what, std::size_t count, std::size_t most) {
+    return refuse(std::to_string(count) + " " + what + ", at most " + std::to_string(most) + " fit into a snapshot");
+  }
+
+  static abi::TunnelSource tunnel_source(const std::optional<AddressPrefix>& prefix) {
+    if (!prefix) return {};
+    return {prefix->address, prefix->length, 1, {}};
+  }
+
+  abi::Name name(const std::string& text) {
+    const abi::Name result{static_cast<std::uint32_t>(names_.size()), static_cast<std::uint32_t>(text.size())};
+    names_.insert(names_.end(), text.begin(), text.end());
+    return result;
+  }
+
+  tl::expected<void, Error> vips() {
+    if (input_.vips.size() > abi::kMaxListeners) return too_many("VIPs", input_.vips.size(), abi::kMaxListeners);
+    for (const Vip& vip : input_.vips) {
+      if (!vip_index_.emplace(vip.name, static_cast<std::uint32_t>(vips_.size())).second) {
+        return refuse("VIP " + vip.name + " stands in the snapshot twice");
+      }
+      vips_.push_back({vip.address, name(vip.name), 0});
+    }
+    return {};
+  }
+
+  // The interfaces that next hops use, by name.
+  tl::expected<void, Error> ports() {
+    for (const GroupInput& group : input_.groups) {
+      for (const TargetInput& target : group.targets) {
+        if (usable(target.next_hop)) port_index_[target.next_hop.interface] = 0;
+      }
+    }
+    if (port_index_.size() > abi::kMaxPorts) return too_many("interfaces", port_index_.size(), abi::kMaxPorts);
+    for (auto& [interface, index] : port_index_) {
+      abi::Port port;
+      if (interface.size() >= sizeof port.name) return refuse("interface " + interface + ": name is longer than 15 bytes");
+      std::copy(interface.begin(), interface.end(), port.name);
+      index = static_cast<std::uint8_t>(ports_.size());
+      ports_.push_back(port);
+    }
+    return {};
+  }
+
+  static bool usable(const NextHop& hop) {
+    return hop.resolved && hop.mtu_bytes >= kLeastMtuBytes && !hop.interface.empty();
+  }
+
+  tl::expected<void, Error> groups() {
+    if (input_.groups.size() > abi::kMaxGroups) return too_many("target groups", input_.groups.size(), abi::kMaxGroups);
+    std::size_t ids = 0;
+    for (const GroupInput& group : input_.groups) {
+      for (const TargetInput& target : group.targets) ids = std::max<std::size_t>(ids, std::size_t{target.id} + 1);
+    }
+    if (ids > abi::kMaxTargets) return too_many("target ids", ids, abi::kMaxTargets);
+    targets_.resize(ids);
+    for (const GroupInput& group : input_.groups) {
+      if (auto ok = add_group(group); !ok) return ok;
+    }
+    return {};
+  }
+
+  tl::expected<void, Error> add_group(const GroupInput& input) {
+    const TargetGroup& config = input.config;
+    const auto index = static_cast<std::uint32_t>(groups_.size());
+    if (!group_index_.emplace(config.name, index).second)
+      return refuse("target group " + config.name + " stands in the snapshot twice");
+
+    std::vector<std::pair<MaglevTarget, const TargetInput*>> rotation;
+    for (const TargetInput& target : input.targets) {
+      auto identity = add_target(target, config, index);
+      if (!identity) return tl::unexpected(identity.error());
+      if (target.weight > 0) rotation.push_back({{*identity, target.weight}, &target});
+    }
+    if (rotation.size() > abi::kMaxTargetsPerGroup) {
+      return too_many(("targets in target group " + config.name).c_str(), rotation.size(), abi::kMaxTargetsPerGroup);
+    }
+    // Equal identities of different targets (2^-64 per pair) still have one order.
+    std::sort(rotation.begin(), rotation.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.first.identity, a.second->key) < std::tie(b.first.identity, b.second->key);
+    });
+
+    abi::TargetGroup& group = groups_.emplace_back();  // value-initialized: padding is 0, and equal inputs give equal bytes
+    group.segment = abi::kNoIndex;
+    group.slot_count = rotation.empty() ? 0 : config.table_size;
+    group.first_target = static_cast<std::uint32_t>(group_targets_.size());
+    group.target_count = static_cast<std::uint32_t>(rotation.size());
+    group.name = name(config.name);
+    group.tcp_idle_timeout_s = static_cast<std::uint32_t>(config.tcp_idle_timeout.count());
+    group.udp_idle_timeout_s = static_cast<std::uint32_t>(config.udp_idle_timeout.count());
+    group.mode = config.mode;
+    group.stickiness = config.stickiness;
+    group.fail_open = input.fail_open ? 1 : 0;
+    if (rotation.empty()) return {};
+
+    TableRecipe recipe{config.name, config.table_size, {}};
+    recipe.targets.reserve(rotation.size());
+    for (const auto& [target, from] : rotation) {
+      recipe.targets.push_back(target);
+      group_targets_.push_back(from->id);
+    }
+    recipes_.push_back(std::move(recipe));
+    group_of_recipe_.push_back(index);
+    return {};
+  }
+
+  // Returns the target's identity.
+  tl::expected<std::uint64_t, Error> add_target(const TargetInput& input, const TargetGroup& group,
+                                                std::uint32_t group_index) {
+    const auto named = [&] { return "target " + group.name + " " + format_endpoint(input.key.address, input.key.port); };
+    if (input.weight > 65535) return refuse(named() + ": weight " + std::to_string(input.weight) + " is above 65535");
+    if (input.key.group != group.name) return refuse(named() + ": belongs to target group " + input.key.group);
+    abi::Target& target = targets_[input.id];
+    if ((target.flags & abi::kTargetLive) != 0)
+      return refuse(named() + ": id " + std::to_string(input.id) + " is given twice");
+    target.address = input.key.address;
+    target.identity = target_identity(input.key);
+    target.group = group_index;
+    target.port = input.key.port;
+    target.weight = static_cast<std::uint16_t>(input.weight);
+    target.flags = abi::kTargetLive;
+    if (input.weight == 0) target.flags |= abi::kTargetNoNewFlows;
+    target.tracked = input.tracked;
+    target.state = input.state;
+    target.mode = group.mode;
+    if (usable(input.next_hop)) {  // else it keeps its slots, and its packets are dropped by name
+      target.flags |= abi::kTargetResolved;
+      target.out_port = port_index_.at(input.next_hop.interface);
+      target.mtu_bytes = static_cast<std::uint16_t>(std::min(input.next_hop.mtu_bytes, 65535U));
+      target.vlan = input.next_hop.vlan;
+      target.next_hop_mac = input.next_hop.mac;
+      target.source_mac = input.next_hop.source_mac;
+    }
+    return target.identity;
+  }
+
+  tl::expected<void, Error> listeners() {
+    for (const ListenerInput& input : input_.listeners) {
+      const Listener& config = input.config;
+      std::uint32_t counter_index = input.counter_index;
+      for (const auto& [protocol, taken_by] :
+           {std::pair(abi::Protocol::tcp, ListenerProtocol::tcp), {abi::Protocol::udp, ListenerProtocol::udp}}) {
+        if (config.protocol != ListenerProtocol::tcp_udp && config.protocol != taken_by) continue;
+        auto listener = make_listener(input, protocol, counter_index++);
+        if (!listener) return tl::unexpected(listener.error());
+        listeners_.push_back(*listener);
+      }
+    }
+    if (listeners_.size() > abi::kMaxListeners) {
+      return too_many("listeners (TCP_UDP counts twice)", listeners_.size(), abi::kMaxListeners);
+    }
+    return {};
+  }
+
+  tl::expected<abi::Listener, Error> make_listener(const ListenerInput& input, abi::Protocol protocol,
+                                                   std::uint32_t counter_index) {
+    const Listener& config = input.config;
+    const auto refuse_listener = [&](const std::string& text) { return refuse("listener " + config.name + ": " + text); };
+    const auto vip = vip_index_.find(config.vip);
+    if (vip == vip_index_.end()) return refuse_listener("there is no VIP " + config.vip);
+    if (counter_index >= abi::kMaxListeners) {
+      return refuse_listener("counter index " + std::to_string(counter_index) + " is not below " +
+                             std::to_string(abi::kMaxListeners));
+    }
+    if (config.groups.empty() || config.groups.size() > abi::kMaxGroupsPerListener) {
+      return refuse_listener(std::to_string(config.groups.size()) + " target groups, must be 1-" +
+                             std::to_string(abi::kMaxGroupsPerListener));
+    }
+    abi::Listener listener;
+    listener.vip = vip->second;
+    listener.first_port = config.first_port;
+    listener.last_port = config.last_port;
+    listener.protocol = static_cast<std::uint8_t>(protocol);
+    listener.draining = input.draining ? 1 : 0;
+    listener.group_count = static_cast<std::uint16_t>(config.groups.size());
+    listener.counter_index = counter_index;
+    listener.name = name(config.name);
+    for (std::size_t i = 0; i < config.groups.size(); ++i) {
+      const auto group = group_index_.find(config.groups[i].name);
+      if (group == group_index_.end()) return refuse_listener("there is no target group " + config.groups[i].name);
+      listener.total_weight += config.groups[i].weight;
+      listener.groups[i] = {group->second, listener.total_weight};
+    }
+    return listener;
+  }
+
+  const SnapshotInput& input_;
+  std::unordered_map<std::string, std::uint32_t> vip_index_;
+  std::unordered_map<std::string, std::uint32_t> group_index_;
+  std::map<std::string, std::uint8_t> port_index_;  // sorted: ports are
+  std::vector<TableRecipe> recipes_;
+  std::vector<std::uint32_t> group_of_recipe_;
+  std::vector<abi::Vip> vips_;
+  std::vector<abi::Listener> listeners_;
+  std::vector<abi::TargetGroup> groups_;
+  std::vector<std::uint32_t> group_targets_;
+  std::vector<abi::Target> targets_;
+  std::vector<abi::Port> ports_;
+  std::vector<char> names_;
+};
+
+}  // namespace
+
+struct Compiler::Impl {
+  TableStore tables;
+};
+
+Compiler::Compiler() : impl_(std::make_unique<Impl>()) {}
+Compiler::~Compiler() = default;
+
+tl::expected<CompiledSnapshot, std::string> Compiler::compile(const SnapshotInput& input) {
+  Assembly assembly(input);
+  if (auto ok = assembly.collect(); !ok) return tl::unexpected(ok.error());
+  auto tables = impl_->tables.update(assembly.take_recipes(), input.fleet_seed, input.generation.epoch);
+  if (!tables) return tl::unexpected(tables.error());
+  auto root = seal(assembly.root(*tables), 0);
+  if (!root) return tl::unexpected(root.error());
+  return CompiledSnapshot{input.generation, std::move(*root), std::move(tables->segments), tables->tables_built};
+}
+
+}  // namespace lb::cp

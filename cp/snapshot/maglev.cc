@@ -1,0 +1,152 @@
+#include "cp/snapshot/maglev.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <string_view>
+
+namespace lb::cp {
+namespace {
+
+// Finalizer of MurmurHash3: every input bit reaches every output bit.
+constexpr std::uint64_t mixed(std::uint64_t h) {
+  h = (h ^ (h >> 33)) * 0xff51afd7ed558ccdULL;
+  h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53ULL;
+  return h ^ (h >> 33);
+}
+
+constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
+
+std::uint64_t add_bytes(std::uint64_t hash, std::span<const std::uint8_t> bytes) {
+  hash = mixed(hash ^ (bytes.size() * kGolden));
+  for (std::size_t at = 0; at < bytes.size(); at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, std::min<std::size_t>(8, bytes.size() - at));
+    hash = mixed(hash ^ word) + kGolden;
+  }
+  return hash;
+}
+
+// Whose turn it is, slot by slot. The k-th turn of a target with quota q comes in round floor(k · rounds / q), rounds being
+// the largest quota; within a round by index. A counting sort, so the cost does not depend on how unequal the quotas are.
+std::vector<std::uint16_t> turns(std::span<const std::uint32_t> quotas, std::size_t slot_count) {
+  const std::uint64_t rounds = *std::max_element(quotas.begin(), quotas.end());
+  const auto for_each_turn = [&](auto&& act) {
+    for (std::size_t target = 0; target < quotas.size(); ++target) {
+      const std::uint64_t quota = quotas[target];
+      if (quota == 0) continue;
+      const std::uint64_t step = rounds / quota;
+      const std::uint64_t step_remainder = rounds % quota;
+      std::uint64_t round = 0;
+      std::uint64_t remainder = 0;
+      for (std::uint64_t k = 0; k < quota; ++k) {
+        act(target, round);
+        round += step;
+        remainder += step_remainder;
+        if (remainder >= quota) {
+          remainder -= quota;
+          ++round;
+        }
+      }
+    }
+  };
+  std::vector<std::uint32_t> place(rounds + 1);  // where a round's next turn goes
+  for_each_turn([&](std::size_t, std::uint64_t round) { ++place[round + 1]; });
+  std::partial_sum(place.begin(), place.end(), place.begin());
+  std::vector<std::uint16_t> order(slot_count);
+  for_each_turn(
+      [&](std::size_t target, std::uint64_t round) { order[place[round]++] = static_cast<std::uint16_t>(target); });
+  return order;
+}
+
+}  // namespace
+
+std::uint64_t target_identity(const TargetKey& key) {
+  std::uint64_t hash =
+      add_bytes(0x6c625f7461726765ULL, {reinterpret_cast<const std::uint8_t*>(key.group.data()), key.group.size()});
+  hash = add_bytes(hash, key.address.bytes);
+  return mixed(hash ^ key.port);
+}
+
+MaglevWalk maglev_walk(std::uint64_t identity, std::uint64_t fleet_seed, std::uint32_t slot_count) {
+  const std::uint64_t first = mixed(identity ^ mixed(fleet_seed + kGolden));
+  const std::uint64_t second = mixed(first + kGolden);
+  return {static_cast<std::uint32_t>(first % slot_count), static_cast<std::uint32_t>(second % (slot_count - 1) + 1)};
+}
+
+std::vector<std::uint32_t> maglev_quotas(std::span<const std::uint32_t> weights, std::uint32_t slot_count) {
+  std::vector<std::uint32_t> quotas(weights.size());
+  std::uint64_t total = std::accumulate(weights.begin(), weights.end(), std::uint64_t{0});
+  std::uint64_t left = slot_count;
+  // One slot for each weight whose share is below one; the shares of the rest shrink, so look again until none is new.
+  for (bool again = weights.size() <= slot_count; again;) {
+    again = false;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      if (quotas[i] != 0 || left * weights[i] >= total) continue;
+      quotas[i] = 1;
+      total -= weights[i];
+      --left;
+      again = true;
+    }
+  }
+
+  std::vector<std::pair<std::uint64_t, std::size_t>> remainders;
+  remainders.reserve(weights.size());
+  std::uint64_t given = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (quotas[i] != 0) continue;
+    const std::uint64_t exact = left * weights[i];  // ≤ 2^24 · 2^16
+    quotas[i] = static_cast<std::uint32_t>(exact / total);
+    given += quotas[i];
+    remainders.emplace_back(exact % total, i);
+  }
+  std::stable_sort(remainders.begin(), remainders.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  for (std::size_t i = 0; given < left; ++i, ++given) ++quotas[remainders[i].second];
+  return quotas;
+}
+
+void fill_maglev(std::span<const MaglevWalk> walks, std::span<const std::uint32_t> quotas, std::span<std::uint16_t> slots) {
+  const auto slot_count = static_cast<std::uint32_t>(slots.size());
+  std::vector<MaglevWalk> at(walks.begin(), walks.end());  // offset moves along the walk
+  std::vector<std::uint64_t> taken((slots.size() + 63) / 64);
+  for (const std::uint16_t target : turns(quotas, slots.size())) {
+    const std::uint32_t skip = at[target].skip;
+    std::uint32_t slot = at[target].offset;
+    const auto advance = [&] {
+      slot += skip;
+      slot = slot >= slot_count ? slot - slot_count : slot;
+    };
+    while ((taken[slot >> 6] >> (slot & 63) & 1) != 0) advance();
+    taken[slot >> 6] |= std::uint64_t{1} << (slot & 63);
+    slots[slot] = target;
+    advance();
+    at[target].offset = slot;
+  }
+}
+
+void build_maglev(std::span<const MaglevTarget> targets, std::uint64_t fleet_seed, std::span<std::uint16_t> slots) {
+  std::vector<MaglevWalk> walks;
+  std::vector<std::uint32_t> weights;
+  walks.reserve(targets.size());
+  weights.reserve(targets.size());
+  for (const MaglevTarget& target : targets) {
+    walks.push_back(maglev_walk(target.identity, fleet_seed, static_cast<std::uint32_t>(slots.size())));
+    weights.push_back(target.weight);
+  }
+  fill_maglev(walks, maglev_quotas(weights, static_cast<std::uint32_t>(slots.size())), slots);
+}
+
+std::uint64_t maglev_hash(std::span<const MaglevTarget> targets, std::span<const std::uint16_t> slots) {
+  std::vector<std::uint64_t> identities;
+  identities.reserve(targets.size());
+  for (const MaglevTarget& target : targets) identities.push_back(mixed(target.identity + kGolden));
+  std::uint64_t sum = 0;
+  std::uint64_t place = slots.size() * kGolden;  // an odd factor per slot: a swap of two slots shows
+  for (const std::uint16_t slot : slots) {
+    sum += identities[slot] * (place | 1);
+    place += kGolden;
+  }
+  return mixed(sum);
+}
+
+}  // namespace lb::cp

@@ -1,0 +1,20 @@
+// The VIP table of a snapshot: (address, protocol, port) → listener. Lookup and layout: dp/abi/snapshot.h at VipCell.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "dp/abi/snapshot.h"
+
+namespace lb::cp {
+
+struct VipCells {
+  std::vector<abi::VipCell> table;
+  std::vector<std::uint32_t> range_listeners;  // per (VIP, protocol) narrowest first
+};
+
+// Of two listeners with equal VIP, protocol and ports the one that is not draining takes the packets, else the first.
+VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Listener> listeners);
+
+}  // namespace lb::cp
