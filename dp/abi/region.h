@@ -3,7 +3,7 @@
 //   FlowRegionHeader | u64 directory[target_capacity] | FlowLine[worker_count][lines_per_worker]
 //
 // Writer of a line: its worker alone, between two increments of `sequence` (odd while it is being written). Readers: other
-// workers and lb-cp, by relaxed atomics, retrying while the number is odd or has changed. Writer of header and directory:
+// workers and lb-cp, by atomics, believing that a flow is absent only if its lines' numbers stood still. Writer of header and directory:
 // lb-dp's main thread. How entries are placed and aged stands in dp/lb/flow_table.h.
 #pragma once
 

@@ -122,7 +122,7 @@ LB_INLINE void end_write(abi::FlowLine& line) {
 LB_INLINE void set_entry(abi::FlowLine& line, std::uint32_t index, std::uint64_t key, std::uint32_t meta) {
   begin_write(line);
   put(line.meta[index], meta);
-  put(line.key[index], key);
+  __atomic_store_n(&line.key[index], key, __ATOMIC_RELEASE);
   end_write(line);
 }
 

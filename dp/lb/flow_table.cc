@@ -5,33 +5,20 @@
 namespace lb {
 namespace {
 
-// One line as another thread sees it while its owner may be writing.
-struct LineCopy {
-  abi::FlowLine line;
-  bool whole = false;  // no write came between
-};
-
 std::uint16_t read_sequence(const abi::FlowLine& line) {
   return __atomic_load_n(&line.sequence, __ATOMIC_ACQUIRE);
 }
 
-LineCopy copy_line(const abi::FlowLine& line) {
-  LineCopy copy;
-  copy.line.sequence = read_sequence(line);
-  for (std::size_t i = 0; i < abi::kFlowsPerLine; ++i) {
-    copy.line.key[i] = __atomic_load_n(&line.key[i], __ATOMIC_RELAXED);
-    copy.line.meta[i] = __atomic_load_n(&line.meta[i], __ATOMIC_RELAXED);
-  }
-  copy.line.overflow = __atomic_load_n(&line.overflow, __ATOMIC_RELAXED);
-  __atomic_thread_fence(__ATOMIC_ACQUIRE);
-  copy.whole = (copy.line.sequence & 1) == 0 && __atomic_load_n(&line.sequence, __ATOMIC_RELAXED) == copy.line.sequence;
-  return copy;
-}
-
+// The entry with this fingerprint in a line whose owner may be writing. An entry goes by its meta, then its key becoming 0,
+// and comes by its meta, then its key; so a meta between two reads of the same key belongs to it, or is 0.
 std::optional<FlowView> view(const abi::FlowLine& line, std::uint64_t fingerprint, std::uint64_t tick) {
   for (std::size_t i = 0; i < abi::kFlowsPerLine; ++i) {
-    if ((line.key[i] ^ fingerprint) > kTickMask) continue;
-    return FlowView{meta_target(line.meta[i]), meta_state(line.meta[i]), idle_ticks(line.key[i], tick) * kTickNs};
+    const std::uint64_t key = __atomic_load_n(&line.key[i], __ATOMIC_ACQUIRE);
+    if ((key ^ fingerprint) > kTickMask) continue;
+    const std::uint32_t meta = __atomic_load_n(&line.meta[i], __ATOMIC_ACQUIRE);
+    if ((__atomic_load_n(&line.key[i], __ATOMIC_RELAXED) ^ fingerprint) > kTickMask) continue;
+    if (meta_state(meta) == FlowState::empty) continue;
+    return FlowView{meta_target(meta), meta_state(meta), idle_ticks(key, tick) * kTickNs};
   }
   return std::nullopt;
 }
@@ -77,25 +64,26 @@ std::optional<FlowView> FlowTable::peek(std::span<const abi::FlowLine> lines, co
 
 std::optional<FlowView> FlowTable::peek(std::span<const abi::FlowLine> lines, const HashKeys& keys, const net::FlowKey& key,
                                         std::uint64_t now_ns) {
-  constexpr int kTries = 64;
+  constexpr int kTries = 16;
   if (lines.empty()) return std::nullopt;
   const Hash128 hash = flow_hash(keys, key);
   const std::uint64_t fingerprint = fingerprint_of(hash);
   const std::uint64_t tick = now_ns / kTickNs & kTickMask;
-  const std::uint64_t first = first_line(hash, lines.size());
-  const std::uint64_t second = other_line(first, fingerprint, lines.size());
+  const abi::FlowLine& first = lines[first_line(hash, lines.size())];
+  const abi::FlowLine& second = lines[other_line(first_line(hash, lines.size()), fingerprint, lines.size())];
   for (int attempt = 0; attempt < kTries; ++attempt) {
-    const LineCopy one = copy_line(lines[first]);
-    if (!one.whole) continue;
-    if (const auto found = view(one.line, fingerprint, tick)) return found;
-    if (one.line.overflow == 0) return std::nullopt;
-    const LineCopy other = copy_line(lines[second]);
-    if (!other.whole) continue;
-    if (const auto found = view(other.line, fingerprint, tick)) return found;
-    // An entry on its way from the second line to the first was missed only if the first line has changed since.
-    if (read_sequence(lines[first]) == one.line.sequence) return std::nullopt;
+    const std::uint16_t before = read_sequence(first);
+    const std::uint16_t before_second = read_sequence(second);
+    if (const auto found = view(first, fingerprint, tick)) return found;
+    if (const auto found = view(second, fingerprint, tick)) return found;
+    // Found in neither; but it may have gone from one to the other meanwhile. A move writes the new place before the old.
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (__atomic_load_n(&first.sequence, __ATOMIC_RELAXED) == before &&
+        __atomic_load_n(&second.sequence, __ATOMIC_RELAXED) == before_second) {
+      return std::nullopt;
+    }
   }
-  return std::nullopt;  // its owner keeps writing: as good as no entry
+  return std::nullopt;  // its owner keeps writing to just these lines: as good as no entry
 }
 
 }  // namespace lb
