@@ -22,10 +22,11 @@ bool is_bpf_directory(const std::string& path) {
   return ::statfs(path.c_str(), &info) == 0 && static_cast<unsigned long>(info.f_type) == BPF_FS_MAGIC;
 }
 
-bool same_mount_namespace_as_init() {
-  struct stat own {};
-  struct stat init {};
-  return ::stat("/proc/self/ns/mnt", &own) == 0 && ::stat("/proc/1/ns/mnt", &init) == 0 && own.st_ino == init.st_ino;
+// The mount namespace of another process; empty if it may not be looked at.
+std::string mount_namespace(const std::string& process) {
+  std::error_code error;
+  const auto link = std::filesystem::read_symlink("/proc/" + process + "/ns/mnt", error);
+  return error ? std::string() : link.string();
 }
 
 // 0 or an errno.
@@ -37,9 +38,9 @@ int mount_here(const std::string& directory) {
   return ::mount("bpf", directory.c_str(), "bpf", 0, "mode=0700") == 0 ? 0 : errno;
 }
 
-// The same in the mount namespace of process 1, by a child: a thread of a process with several cannot change over.
-int mount_at_init(const std::string& directory) {
-  const int ns = ::open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
+// The same in another process's mount namespace, by a child: a process with threads cannot change over.
+int mount_at(const std::string& process, const std::string& directory) {
+  const int ns = ::open(("/proc/" + process + "/ns/mnt").c_str(), O_RDONLY | O_CLOEXEC);
   if (ns < 0) return errno;
   const pid_t child = ::fork();
   if (child == 0) ::_exit(::setns(ns, CLONE_NEWNS) != 0 ? errno : mount_here(directory));
@@ -52,15 +53,16 @@ int mount_at_init(const std::string& directory) {
 }  // namespace
 
 tl::expected<std::string, std::string> ensure_bpf_directory(const std::string& directory) {
-  std::error_code ignored;
-  std::string seen_from_init = "/proc/1/root" + directory;
-  if (is_bpf_directory(directory)) {
-    std::filesystem::create_directories(directory, ignored);
-    return directory;
-  }
-  if (!same_mount_namespace_as_init() && mount_at_init(directory) == 0) {
+  if (is_bpf_directory(std::filesystem::path(directory).parent_path())) ::mkdir(directory.c_str(), 0700);
+  if (is_bpf_directory(directory)) return directory;
+  for (const std::string& process : {std::string("1"), std::to_string(::getppid())}) {
+    const std::string other = mount_namespace(process);
+    if (other.empty()) continue;
+    if (other == mount_namespace("self")) break;
+    if (mount_at(process, directory) != 0) continue;
     if (is_bpf_directory(directory)) return directory;
-    if (is_bpf_directory(seen_from_init)) return seen_from_init;
+    std::string through = "/proc/" + process + "/root" + directory;
+    if (is_bpf_directory(through)) return through;
   }
   if (const int error = mount_here(directory); error != 0) {
     return tl::unexpected("mounting a BPF file system at " + directory + ": " + std::strerror(error));

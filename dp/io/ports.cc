@@ -4,6 +4,7 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
+#include <rte_log.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -188,6 +189,8 @@ tl::expected<std::unique_ptr<Ports>, std::string> Ports::open(const DpConfig& co
 }
 
 Ports::~Ports() {
+  // The driver would detach our XDP program, fails because of the pinned link, and says so as an error. It is meant to stay.
+  rte_log_set_level_pattern("pmd.net.af_xdp*", RTE_LOG_CRIT);
   for (const Port& port : ports_) {
     for (const std::uint16_t device : port.devices) {
       rte_eth_dev_stop(device);

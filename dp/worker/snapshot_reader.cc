@@ -19,6 +19,7 @@
 namespace lb::worker {
 namespace {
 
+constexpr std::string_view kGone = "lb-cp has gone";
 constexpr std::size_t kMaxMessageBytes = sizeof(abi::Segments);
 static_assert(sizeof(abi::Publish) <= kMaxMessageBytes);
 
@@ -111,7 +112,7 @@ void SnapshotReader::on_ready(const std::array<pollfd, 2>& ready) {
     if ((ready[1].revents & POLLIN) != 0 && !moving_) {
       receive();
     } else if ((ready[1].revents & (POLLHUP | POLLERR)) != 0) {
-      disconnect("lb-cp has gone");
+      disconnect(kGone);
     }
   }
   if ((ready[0].revents & POLLIN) != 0) accept_connection();
@@ -138,7 +139,7 @@ void SnapshotReader::accept_connection() {
   if (client_) {
     // The connection before may have ended without our having read its end yet.
     pollfd probe{.fd = client_.get(), .events = 0, .revents = 0};
-    if (::poll(&probe, 1, 0) == 1 && (probe.revents & (POLLHUP | POLLERR)) != 0) disconnect("lb-cp has gone");
+    if (::poll(&probe, 1, 0) == 1 && (probe.revents & (POLLHUP | POLLERR)) != 0) disconnect(kGone);
   }
   if (client_) {
     abi::MessageHeader busy{.kind = abi::MessageKind::busy, .size_bytes = sizeof(busy)};
@@ -170,7 +171,7 @@ void SnapshotReader::receive() {
   header.msg_controllen = control.size();
   const ssize_t n = ::recvmsg(client_.get(), &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (n <= 0) return disconnect(n == 0 ? "lb-cp has gone" : std::strerror(errno));
+  if (n <= 0) return disconnect(n == 0 ? kGone : std::string_view(std::strerror(errno)));
   for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     for (std::size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
@@ -291,7 +292,7 @@ bool SnapshotReader::send(const void* message, std::size_t size, std::span<const
 }
 
 void SnapshotReader::disconnect(std::string_view why) {
-  spdlog::warn("control: connection closed: {}", why);
+  spdlog::log(why == kGone ? spdlog::level::info : spdlog::level::warn, "control: connection closed: {}", why);
   client_.reset();
   bad_segment_.reset();
 }
