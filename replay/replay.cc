@@ -111,12 +111,18 @@ tl::expected<Script, Errors> load_script(const Options& options) {
   return script;
 }
 
-std::uint32_t worker_of(std::span<const std::uint8_t> frame, std::uint32_t workers) {
+// What is read of a frame before the pipeline has it.
+struct Glance {
+  std::uint32_t worker = 0;
+  std::uint16_t destination_port = 0;
+};
+
+Glance look_at(std::span<const std::uint8_t> frame, std::uint32_t workers) {
   net::ParsedPacket packet;
   const auto length = static_cast<std::uint32_t>(frame.size());
   const net::ParseResult result = net::parse(frame.data(), length, false, packet).result;
-  if (result != net::ParseResult::ok && result != net::ParseResult::other_ip) return 0;
-  return rss_worker(rss_hash(packet.key, result == net::ParseResult::ok), workers);
+  if (result != net::ParseResult::ok && result != net::ParseResult::other_ip) return {};
+  return {rss_worker(rss_hash(packet.key, result == net::ParseResult::ok), workers), packet.key.destination_port};
 }
 
 class Replay {
@@ -146,10 +152,10 @@ class Replay {
     const std::uint64_t elapsed_ns = frame.at_ns > *first_ns_ ? frame.at_ns - *first_ns_ : 0;
     if (auto advanced = advance(std::max(now_ns_, elapsed_ns)); !advanced)
       return tl::unexpected(std::move(advanced.error()));
-    const std::uint32_t worker = worker_of(frame.bytes, options_.workers);
+    const Glance glance = look_at(frame.bytes, options_.workers);
     output_.start_packet(frame.at_ns);
-    const Outcome outcome = workers_[worker]->process(*world_.snapshot(), frame.bytes, kOriginNs + now_ns_);
-    return verdict_line(outcome, worker);
+    const Outcome outcome = workers_[glance.worker]->process(*world_.snapshot(), frame.bytes, kOriginNs + now_ns_);
+    return verdict_line(outcome, glance);
   }
 
   [[nodiscard]] std::array<std::uint64_t, abi::kCounterCount> counters() const {
@@ -199,7 +205,7 @@ class Replay {
     return {};
   }
 
-  std::string verdict_line(const Outcome& outcome, std::uint32_t worker) {
+  std::string verdict_line(const Outcome& outcome, const Glance& glance) {
     static constexpr std::array kFlow = {"none", "hit", "new"};
     const Snapshot& snapshot = *world_.snapshot();
     nlohmann::ordered_json line;
@@ -214,10 +220,11 @@ class Replay {
     line["target"] = nullptr;
     if (outcome.target != abi::kNoIndex) {
       const abi::Target& target = snapshot.targets()[outcome.target];
-      line["target"] = cp::format_endpoint(target.address, target.port);
+      // A target without a port of its own gets the packet on the port the client asked for.
+      line["target"] = cp::format_endpoint(target.address, target.port != 0 ? target.port : glance.destination_port);
     }
     line["flow"] = kFlow[static_cast<std::size_t>(outcome.flow)];
-    line["worker"] = worker;
+    line["worker"] = glance.worker;
     line["out_len"] = nullptr;
     if (outcome.out_length != 0) line["out_len"] = outcome.out_length;
     line["out"] = output_.frames();

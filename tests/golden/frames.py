@@ -29,10 +29,10 @@ def at(address, port=80):
 
 # ---- configurations ----
 
-def group(name="blue", targets=(T4[0],), protocol="TCP", mode="ipip", port=80, attributes=None, **extra):
-    """targets: addresses, or (address, weight)."""
+def group(name="blue", targets=(T4[0],), protocol="TCP", mode="ipip", attributes=None, **extra):
+    """targets: addresses, or (address, weight); on their listener's port."""
     rows = [{"address": t} if isinstance(t, str) else {"address": t[0], "weight": t[1]} for t in targets]
-    result = {"name": name, "protocol": protocol, "port": port, "forwarding_mode": mode, "targets": rows, **extra}
+    result = {"name": name, "protocol": protocol, "forwarding_mode": mode, "targets": rows, **extra}
     if attributes:
         result["attributes"] = attributes
     return result
@@ -50,10 +50,10 @@ def config(listeners=None, groups=None, vips=None, **extra):
             "listeners": listeners or [listener()], "target_groups": groups or [group()], **extra}
 
 
-def one(vip="web", protocol="TCP", target=T4[0], mode="ipip", port=80, attributes=None, **extra):
+def one(vip="web", protocol="TCP", target=T4[0], mode="ipip", port=80, attributes=None, of_group=None, **extra):
     """One listener, one target group, one target."""
     return config([listener(vip=vip, protocol=protocol, port=port)],
-                  [group(targets=[target], protocol=protocol, mode=mode, port=port, attributes=attributes)], **extra)
+                  [group(targets=[target], protocol=protocol, mode=mode, attributes=attributes, **(of_group or {}))], **extra)
 
 
 # ---- packets in ----
@@ -165,15 +165,16 @@ def reset_to_target(packet):
 
 
 def fragmentation_needed(packet, mtu, vlan=()):
-    """RFC 792 type 3 code 4 with the MTU of RFC 1191; as much of the packet as fits 576 bytes."""
+    """RFC 792 type 3 code 4 with the MTU of RFC 1191; as much of the packet as fits 576 bytes, and never more
+    bytes than it answers."""
     client, vip = addresses(packet)
-    quote = raw(packet)[:576 - 20 - 8]
+    quote = raw(packet)[:min(576, len(packet)) - 20 - 8]
     return back(_own_ip(vip, client) / ICMP(type=3, code=4, nexthopmtu=mtu) / Raw(quote), vlan)
 
 
 def packet_too_big(packet, mtu, vlan=()):
-    """RFC 4443 §3.2; as much of the packet as fits 1280 bytes."""
+    """RFC 4443 §3.2; as much of the packet as fits 1280 bytes, and never more bytes than it answers."""
     from scapy.all import ICMPv6PacketTooBig
     client, vip = addresses(packet)
-    quote = raw(packet)[:1280 - 40 - 8]
+    quote = raw(packet)[:min(1280, len(packet)) - 40 - 8]
     return back(_own_ip(vip, client) / ICMPv6PacketTooBig(mtu=mtu) / Raw(quote), vlan)

@@ -135,21 +135,18 @@ def describe(data):
     try:
         text = Ether(data).show(dump=True)
     except Exception as error:  # a frame scapy cannot take apart is shown as bytes
-        text = f"({error})\n"
-    hexdump = "\n".join(f"  {i:04x}  {data[i:i + 16].hex(' ')}" for i in range(0, len(data), 16))
-    return text + hexdump
+        return f"({error})"
+    return "\n".join(line[:120] for line in text.splitlines())
 
 
 def difference(expected, actual):
-    lines = []
-    if len(expected) != len(actual):
-        lines.append(f"length: expected {len(expected)}, came {len(actual)}")
-    for i, (want, got) in enumerate(zip(expected, actual)):
-        if want != got:
-            lines.append(f"byte {i} (0x{i:02x}): expected {want:02x}, came {got:02x}")
-        if len(lines) > 12:
-            lines.append("…")
-            break
+    """What scapy sees in both, and the rows of bytes that differ."""
+    lines = [] if len(expected) == len(actual) else [f"length: expected {len(expected)}, came {len(actual)}"]
+    rows = [at for at in range(0, max(len(expected), len(actual)), 16) if expected[at:at + 16] != actual[at:at + 16]]
+    for at in rows[:8]:
+        lines += [f"  {at:04x} expected  {expected[at:at + 16].hex(' ')}", f"       came      {actual[at:at + 16].hex(' ')}"]
+    if len(rows) > 8:
+        lines.append(f"  … and {len(rows) - 8} more rows of 16 bytes")
     return "\n".join(lines) + f"\n--- expected\n{describe(expected)}\n--- came\n{describe(actual)}"
 
 

@@ -140,7 +140,7 @@ case("unhealthy", "IPv6 flows are reset at both ends too", config=v6_pair(0), fi
 
 case("fail-open", "an unhealthy target that is the only one gets all flows", config=one(), args=["--unhealthy", at(T4[0])],
      packets=timeline((0, SYN), (1, ACK)), expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit")])
-case("fail-open", "nothing is reset while every target is unhealthy", config=one(**EVERY_10), events=[{"at": 5, "unhealthy": at(BLUE)}],
+case("fail-open", "nothing is reset while every target is unhealthy", config=one(of_group=EVERY_10), events=[{"at": 5, "unhealthy": at(BLUE)}],
      packets=timeline((0, SYN), (1, ACK), (30, DATA), (31, NEW)),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(BLUE, DATA, "hit"), to(BLUE, NEW, "new")])
 

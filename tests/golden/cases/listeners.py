@@ -4,7 +4,8 @@ from scapy.all import ARP, ICMP, ICMPv6EchoRequest, ICMPv6ND_NS, IP, LLC, Dot3, 
 from ..frames import (CLIENT4, CLIENT6, CLIENT_MAC, T4, T6, VIP4, VIP6, config, ether, group, ipip, listener, one, tcp, udp)
 from ..harness import case, drop, punt, tx
 
-GROUPS = [group("a", [T4[0]]), group("b", [T4[1]]), group("c", [T4[2]]), group("d", [T4[3]])]
+CHECKED_ON_80 = {"health_check": {"port": 80}}  # their listeners have more than one port
+GROUPS = [group("a", [T4[0]], **CHECKED_ON_80), group("b", [T4[1]], **CHECKED_ON_80), group("c", [T4[2]])]
 
 
 def to(port, target, name, group_name, flow="new"):
@@ -88,3 +89,11 @@ case("listener", "whole runs of ports of one client are separate flows", config=
      packets=[ether(tcp(sport=p)) for p in (1, 2, 65535)] + [raw(ether(tcp("A", sport=1)))],
      expect=[tx(ipip(tcp(sport=1)), flow="new"), tx(ipip(tcp(sport=2)), flow="new"), tx(ipip(tcp(sport=65535)), flow="new"),
              tx(ipip(tcp("A", sport=1)), flow="hit")])
+
+
+def target_is(run):
+    assert run.targets() == [f"{T4[0]}:1000", f"{T4[0]}:2000"]
+
+
+case("listener-range", "the verdict's target has the port the client asked for", config=RANGE, check=target_is,
+     packets=[ether(tcp(dport=p)) for p in (1000, 2000)])

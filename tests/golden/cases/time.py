@@ -106,14 +106,17 @@ case("change", "a listener given to another group keeps its tracked flows",
      **changed(config([listener(groups=["blue"])], BLUE_GREEN), config([listener(groups=["green"])], BLUE_GREEN)),
      packets=timeline((0, SYN), (6, ACK), (7, tcp(sport=9))),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(GREEN, tcp(sport=9), "new")])
-TWO = config([listener(), listener("web-81", port=81)])
-case("change", "a removed listener serves its tracked flows and no others", **changed(TWO, config([listener("web-81", port=81)])),
+CHECKED_ON_80 = [group(health_check={"port": 80})]
+TWO = config([listener(), listener("web-81", port=81)], CHECKED_ON_80)
+case("change", "a removed listener serves its tracked flows and no others", 
+     **changed(TWO, config([listener("web-81", port=81)], CHECKED_ON_80)),
      packets=timeline((0, SYN), (6, ACK), (7, tcp(sport=9)), (8, tcp(sport=9, dport=81))),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), drop("listener_draining", listener="web-80", flow="none"),
-             to(BLUE, tcp(sport=9, dport=81), "new")])
+             tx(ipip(tcp(sport=9, dport=81), BLUE), flow="new", target=at(BLUE, 81))])
 case("change", "a listener moved to another port drains at the old one", **changed(one(), config([listener(port=81)])),
      packets=timeline((0, SYN), (6, ACK), (7, tcp(sport=9)), (8, tcp(sport=9, dport=81)), (306, ACK)),
-     expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), drop("listener_draining"), to(BLUE, tcp(sport=9, dport=81), "new"),
+     expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), drop("listener_draining"),
+             tx(ipip(tcp(sport=9, dport=81), BLUE), flow="new", target=at(BLUE, 81)),
              drop("no_listener")])
 case("change", "the same configuration again changes nothing", **changed(one(), one()), packets=timeline((0, SYN), (6, ACK)),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit")])
