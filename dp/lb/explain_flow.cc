@@ -18,6 +18,7 @@ void set_target(const Snapshot& snapshot, FlowDecision& decision, std::uint32_t 
   decision.target = id;
   decision.flow = flow;
   decision.verdict = Verdict::tx;
+  decision.reason = abi::DropReason::none;
   if ((target.flags & abi::kTargetResolved) == 0) set_drop(decision, abi::DropReason::next_hop_unresolved);
 }
 
