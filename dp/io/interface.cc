@@ -4,6 +4,7 @@
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <net/if_arp.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -83,6 +84,21 @@ tl::expected<void, std::string> set_interface_mtu(const std::string& name, std::
   Request request(name);
   request->ifr_mtu = static_cast<int>(mtu_bytes);
   if (!request.run(SIOCSIFMTU)) return failed(name, "setting the MTU");
+  return {};
+}
+
+tl::expected<void, std::string> set_interface_address(const std::string& name, const abi::IpAddress& address) {
+  const auto set = [&](unsigned long what, const std::uint8_t* bytes) {
+    Request request(name);
+    sockaddr_in value{};
+    value.sin_family = AF_INET;
+    std::memcpy(&value.sin_addr, bytes, 4);
+    std::memcpy(&request->ifr_addr, &value, sizeof(value));
+    return request.run(what);
+  };
+  constexpr std::uint8_t kHostMask[] = {255, 255, 255, 255};
+  if (!set(SIOCSIFADDR, address.bytes.data() + 12)) return failed(name, "setting its address");
+  if (!set(SIOCSIFNETMASK, kHostMask)) return failed(name, "setting its netmask");
   return {};
 }
 

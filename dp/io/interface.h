@@ -23,6 +23,8 @@ tl::expected<InterfaceInfo, std::string> interface_info(const std::string& name)
 
 tl::expected<void, std::string> set_interface_mac(const std::string& name, const abi::MacAddress& mac);
 tl::expected<void, std::string> set_interface_mtu(const std::string& name, std::uint32_t mtu_bytes);
+// An IPv4 address with a /32 mask.
+tl::expected<void, std::string> set_interface_address(const std::string& name, const abi::IpAddress& address);
 tl::expected<void, std::string> set_interface_up(const std::string& name);
 
 }  // namespace lb::io

@@ -16,6 +16,8 @@
 namespace lb::io {
 namespace {
 
+constexpr abi::IpAddress kDummyAddress = abi::IpAddress::v4(192, 0, 0, 8);  // RFC 7600 §4.8: names no host anywhere
+
 // Missing files (a kernel without IPv6) are fine: there is nothing to set then.
 void set_sysctl(const std::string& family, const std::string& name, const char* key, const char* value) {
   std::ofstream("/proc/sys/net/" + family + "/conf/" + name + "/" + key) << value;
@@ -37,9 +39,10 @@ tl::expected<Tap, std::string> Tap::open(const TapOptions& options) {
     return tl::unexpected("TAP " + options.name + ": " + std::strerror(errno) + hint);
   }
   // Clients are not reached through the TAP but through the port beside it: a strict reverse-path check would drop every
-  // punted frame. Loose (2) wins over strict (1) on `all`.
+  // punted frame. Loose (2) wins over strict (1) on `all`, but takes nothing on an interface without an address.
   set_sysctl("ipv4", options.name, "rp_filter", "2");
   if (options.punt_only) {
+    if (auto r = set_interface_address(options.name, kDummyAddress); !r) return tl::unexpected(r.error());
     set_sysctl("ipv6", options.name, "addr_gen_mode", "1");
     set_sysctl("ipv6", options.name, "accept_ra", "0");
     set_sysctl("ipv4", options.name, "arp_ignore", "8");
