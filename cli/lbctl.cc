@@ -2,8 +2,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -130,10 +132,14 @@ tl::expected<std::string, std::string> Session::read_file() const {
   if (options_.file == "-") {
     content.assign(std::istreambuf_iterator<char>(io_.in), {});
   } else {
+    const auto failure = [&] { return tl::unexpected("cannot read " + options_.file + ": " + std::strerror(errno)); };
     std::ifstream file(options_.file, std::ios::binary);
-    if (!file) return tl::unexpected("cannot read " + options_.file + ": " + std::strerror(errno));
-    content.assign(std::istreambuf_iterator<char>(file), {});
-    if (file.bad()) return tl::unexpected("cannot read " + options_.file + ": " + std::strerror(errno));
+    if (!file) return failure();
+    try {
+      content.assign(std::istreambuf_iterator<char>(file), {});
+    } catch (const std::ios_base::failure&) {  // a directory can be opened, but not read
+      return failure();
+    }
   }
   if (content.size() > kMaxFileBytes) return tl::unexpected(options_.file + " is larger than 64 MiB");
   return content;
@@ -261,6 +267,11 @@ int Session::version() {
   return kExitOk;
 }
 
+// A check that leaves the help text alone; the option's description says what is allowed.
+CLI::Validator silent(CLI::Validator validator) {
+  return validator.description("");
+}
+
 // The words of the command line, and what they do.
 class CommandLine {
  public:
@@ -275,7 +286,7 @@ class CommandLine {
         ->expected(0, 1)
         ->default_str("1")
         ->type_name("SECONDS")
-        ->check(CLI::Range(0.1, 86400.0));
+        ->check(silent(CLI::Range(0.1, 86400.0)));
   }
   void add_file(CLI::App& app) {
     app.add_option("-f,--file", options_.file, "configuration file; - reads standard input")->required()->type_name("FILE");
@@ -301,7 +312,7 @@ CommandLine::CommandLine() {
   app_.set_version_flag("-V,--version", std::string("lbctl ") + LB_VERSION);
   app_.add_option("-o,--output", options_.output, "table, wide, json or yaml")
       ->type_name("FORMAT")
-      ->check(CLI::IsMember({"table", "wide", "json", "yaml"}));
+      ->check(silent(CLI::IsMember({"table", "wide", "json", "yaml"})));
   app_.add_option("--socket", options_.socket, "socket of lb-cp")
       ->type_name("PATH")
       ->default_str(kDefaultSocket)
@@ -309,7 +320,7 @@ CommandLine::CommandLine() {
   app_.add_option("--timeout", options_.timeout_s, "how long to wait for an answer; apply: for the workers")
       ->type_name("SECONDS")
       ->default_str("5")
-      ->check(CLI::Range(0.01, 3600.0));
+      ->check(silent(CLI::Range(0.01, 3600.0)));
 
   add_file(verb("apply", "Put a configuration in force: all of it, or on any error nothing", "lbctl apply -f lb.yaml",
                 [](Session& session) { return session.apply(); }));
@@ -319,18 +330,19 @@ CommandLine::CommandLine() {
                        [](Session& session) { return session.get(); });
   get.add_option("KIND", options_.what, "vips, listeners, target-groups, targets or workers")
       ->required()
-      ->check(CLI::IsMember({"vips", "listeners", "target-groups", "targets", "workers"}));
+      ->check(silent(CLI::IsMember({"vips", "listeners", "target-groups", "targets", "workers"})));
   get.add_option("NAME", options_.name, "only this one; for targets: the target group's name");
   add_watch(get);
   CLI::App& describe = verb("describe", "Show all about one object: state, parts, events, configuration",
                             "lbctl describe target-group blue", [](Session& session) { return session.describe(); });
   describe.add_option("KIND", options_.what, "vip, listener, target-group or target")
       ->required()
-      ->check(CLI::IsMember({"vip", "listener", "target-group", "target"}));
+      ->check(silent(CLI::IsMember({"vip", "listener", "target-group", "target"})));
   describe.add_option("NAME", options_.name, "its name; for a target ADDRESS:PORT")->required();
   const auto add_target = [this](CLI::App& app) {
     app.add_option("TARGET", options_.name, "ADDRESS:PORT, [ADDRESS]:PORT for IPv6")->required();
-    app.add_option("--group", options_.target_group, "only in this target group (default: in every one that has it)")
+    app.add_option("--group,--target-group", options_.target_group,
+                   "only in this target group (default: in every one that has it)")
         ->type_name("NAME");
   };
   add_target(verb("drain", "Give a target no new flows; those it has stay until the deregistration delay ends",

@@ -176,7 +176,7 @@ std::string events_text(const api::DescribeReply& reply, const ViewOptions& opti
         utc_time(event.unix_ms()) + "  " + event.object() + ": " + event.old_state() + " → " + event.new_state();
     if (!event.reason().empty()) line += ", " + event.reason();
     if (!event.detail().empty()) line += " (" + event.detail() + ")";
-    out += (options.wide ? printable(line) : shorten(printable(line), kTableColumns - 2)) + '\n';
+    out += options.wide ? printable(line) + '\n' : wrap(line, kTableColumns - 2, 2).substr(2);
   }
   return out;
 }

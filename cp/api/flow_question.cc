@@ -57,7 +57,8 @@ tl::expected<net::FlowKey, BadField> read_flow(const api::WhyRequest& request) {
   return key;
 }
 
-void fill_reply(api::WhyReply& reply, const explain::Context& context, const explain::Answer& answer) {
+void fill_reply(api::WhyReply& reply, const explain::Context& context, const net::FlowKey& key,
+                const explain::Answer& answer) {
   reply.set_verdict(answer.verdict);
   reply.set_flow(answer.flow);
   reply.set_pinned_elsewhere(answer.pinned_elsewhere);
@@ -75,9 +76,7 @@ void fill_reply(api::WhyReply& reply, const explain::Context& context, const exp
   if (answer.slot) reply.set_slot(*answer.slot);
   if (context.snapshot == nullptr) return;
   const Snapshot& snapshot = *context.snapshot;
-  const auto address_of = [&](std::uint32_t id) {
-    return format_endpoint(snapshot.targets()[id].address, snapshot.targets()[id].port);
-  };
+  const auto address_of = [&](std::uint32_t id) { return explain::target_text(snapshot.targets()[id], key); };
   reply.set_epoch(snapshot.generation().epoch);
   reply.set_generation(snapshot.generation().n);
   if (answer.listener) reply.set_listener(std::string(snapshot.name(snapshot.listeners()[*answer.listener].name)));

@@ -19,6 +19,7 @@ struct BadField {
 };
 
 tl::expected<net::FlowKey, BadField> read_flow(const api::WhyRequest& request);
-void fill_reply(api::WhyReply& reply, const explain::Context& context, const explain::Answer& answer);
+void fill_reply(api::WhyReply& reply, const explain::Context& context, const net::FlowKey& key,
+                const explain::Answer& answer);
 
 }  // namespace lb::cp

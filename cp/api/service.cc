@@ -399,7 +399,7 @@ class Service final : public api::LoadBalancer::Service {
     const explain::Context context = operations_.explain_context();
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     const std::uint64_t now_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count());
-    fill_reply(reply, context, explain::why(context, *key, now_ns));
+    fill_reply(reply, context, *key, explain::why(context, *key, now_ns));
     return Status::OK;
   }
 

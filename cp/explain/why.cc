@@ -33,6 +33,14 @@ std::string seconds(std::uint64_t ns) {
   return text;
 }
 
+}  // namespace
+
+std::string target_text(const abi::Target& target, const net::FlowKey& key) {
+  return format_endpoint(target.address, target.port != 0 ? target.port : key.destination_port);
+}
+
+namespace {
+
 // Puts one answer together. Lives for one call.
 class Explainer {
  public:
@@ -40,7 +48,7 @@ class Explainer {
 
   Answer answer(std::uint64_t now_ns) {
     look_into_tables(now_ns);
-    decision_ = explain_flow(snapshot_, key_, answer_.entry);
+    decision_ = explain_flow(snapshot_, key_, answer_.entry, &context_.secret);
     answer_.listener = some(decision_.listener);
     answer_.group = some(decision_.group);
     answer_.target = some(decision_.target);
@@ -75,7 +83,7 @@ class Explainer {
   std::string label(std::optional<std::uint32_t> id) const {
     const abi::Target* found = target(id);
     if (found == nullptr || (found->flags & abi::kTargetLive) == 0) return "a target that is gone";
-    return format_endpoint(found->address, found->port);
+    return target_text(*found, key_);
   }
 
   std::string group_name(std::uint32_t group) const { return std::string(snapshot_.name(snapshot_.groups()[group].name)); }
@@ -147,7 +155,8 @@ class Explainer {
            view ? std::string(to_string(view->state)) + ", idle " + seconds(view->idle_ns) + ", on " + label(view->target)
                 : "no entry");
     }
-    if (unlisted > 0) step("flow lookup", std::to_string(unlisted) + " other workers have no entry");
+    if (unlisted > 0)
+      step("flow lookup", std::to_string(unlisted) + (unlisted < views_.size() ? " other" : "") + " workers have no entry");
   }
 
   void write_slot_steps() {

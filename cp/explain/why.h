@@ -49,4 +49,7 @@ struct Answer {
 // any.
 Answer why(const Context& context, const net::FlowKey& key, std::uint64_t now_ns);
 
+// "10.77.2.2:80": where the packets of that flow go. A target without a port of its own gets them on the listener's.
+std::string target_text(const abi::Target& target, const net::FlowKey& key);
+
 }  // namespace lb::cp::explain

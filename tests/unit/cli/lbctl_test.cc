@@ -1,0 +1,354 @@
+// Whole command lines against a real server on a real socket.
+#include "cli/lbctl.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "cli/client.h"
+#include "cli/table.h"
+#include "cp/api/server.h"
+#include "tests/unit/api/fake_operations.h"
+
+namespace lb::cli {
+namespace {
+
+using cp::api_test::FakeOperations;
+using cp::api_test::TemporaryDirectory;
+using nlohmann::ordered_json;
+
+struct Outcome {
+  int code = 0;
+  std::string out;
+  std::string err;
+};
+
+class LbctlTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto started = server_.start();
+    ASSERT_TRUE(started) << started.error();
+  }
+
+  Outcome lbctl(std::vector<std::string> arguments, const std::string& input = "", bool terminal = false, int rounds = 1) {
+    arguments.insert(arguments.end(), {"--socket", path_});
+    std::istringstream in(input);
+    std::ostringstream out;
+    std::ostringstream err;
+    const Io io{.in = in, .out = out, .err = err, .terminal = terminal, .wait = [&](std::chrono::milliseconds time) {
+                  waited_ = time;
+                  if (between_rounds_) between_rounds_();
+                  return --rounds > 0;
+                }};
+    Outcome outcome;
+    outcome.code = run(arguments, io);
+    outcome.out = out.str();
+    outcome.err = err.str();
+    return outcome;
+  }
+
+  std::string file(const std::string& content) {
+    const std::string name = directory_.path() + "/lb.yaml";
+    std::ofstream(name) << content;
+    return name;
+  }
+
+  static std::size_t widest_line(const std::string& text) {
+    std::istringstream lines(text);
+    std::size_t widest = 0;
+    for (std::string line; std::getline(lines, line);) widest = std::max(widest, display_width(line));
+    return widest;
+  }
+
+  TemporaryDirectory directory_;
+  std::string path_ = directory_.path() + "/cp.sock";
+  FakeOperations operations_;
+  cp::ApiServer server_{operations_, {.socket_path = path_, .group = ""}};
+  std::chrono::milliseconds waited_{0};
+  std::function<void()> between_rounds_;
+};
+
+TEST_F(LbctlTest, TargetsAreATableOfAtMost80Columns) {
+  const Outcome outcome = lbctl({"get", "targets"});
+  EXPECT_EQ(outcome.code, kExitOk);
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_EQ(outcome.out,
+            "GROUP  ADDRESS              WEIGHT  STATE        REASON             SHARE  FLOWS\n"
+            "blue   10.77.2.2:80              1  healthy                         50.0%     41\n"
+            "blue   10.77.2.3:80              1  unhealthy    Timeout            50.0%      0\n"
+            "blue   10.77.2.4:80              1  draining 0s  DeregistrationIn…  50.0%      0\n"
+            "green  [2001:db8:77::2]:80       1  initial      InitialHealthChe…  50.0%      0\n");
+}
+
+TEST_F(LbctlTest, NoTableIsWiderThan80ColumnsHoweverLongNamesAndNumbersAre) {
+  const std::string name(60, 'n');
+  cp::LiveState& state = operations_.state;
+  for (auto& listener : state.listeners) listener.name = name;
+  for (auto& group : state.groups) {
+    group.name = name;
+    for (auto& target : group.targets) target.key.group = name;
+  }
+  for (const char* kind : {"vips", "listeners", "target-groups", "targets", "workers"}) {
+    EXPECT_LE(widest_line(lbctl({"get", kind}).out), 80U) << kind;
+  }
+  EXPECT_LE(widest_line(lbctl({"drops"}).out), 80U);
+}
+
+TEST_F(LbctlTest, WideShowsWholeNamesAndExactNumbers) {
+  const Outcome outcome = lbctl({"get", "listeners", "-o", "wide"});
+  EXPECT_NE(outcome.out.find("123456789012"), std::string::npos) << outcome.out;
+  EXPECT_NE(lbctl({"get", "listeners"}).out.find("123G"), std::string::npos);
+  const std::string targets = lbctl({"-o", "wide", "get", "targets", "blue"}).out;
+  EXPECT_NE(targets.find("DeregistrationInProgress"), std::string::npos);
+  EXPECT_NE(targets.find("02:00:00:00:00:70 via lb1"), std::string::npos);
+}
+
+TEST_F(LbctlTest, WhatAProbeAnsweredCannotCommandTheTerminal) {
+  const std::string wide = lbctl({"get", "targets", "-o", "wide"}).out;
+  EXPECT_EQ(wide.find('\x1b'), std::string::npos);
+  EXPECT_NE(wide.find("timed ?[2Jout"), std::string::npos) << wide;
+}
+
+TEST_F(LbctlTest, ColoursOnATerminalOnly) {
+  EXPECT_NE(lbctl({"get", "targets"}, "", true).out.find("\x1b[31munhealthy"), std::string::npos);
+  EXPECT_EQ(lbctl({"get", "targets"}, "", false).out.find('\x1b'), std::string::npos);
+  EXPECT_EQ(lbctl({"get", "targets", "-o", "json"}, "", true).out.find('\x1b'), std::string::npos);
+}
+
+TEST_F(LbctlTest, JsonHasEveryFieldUnderItsProtobufNameAndNumbersAreNumbers) {
+  const auto workers = ordered_json::parse(lbctl({"get", "workers", "-o", "json"}).out);
+  EXPECT_EQ(workers["workers"][0]["rx_packets"], 18'446'744'073'709'551'615ULL);
+  EXPECT_TRUE(workers["workers"][0]["rx_packets"].is_number_unsigned());
+  EXPECT_EQ(workers["workers"][0]["punted_packets"], 0);
+  const auto targets = ordered_json::parse(lbctl({"get", "targets", "blue", "-o", "json"}).out);
+  ASSERT_EQ(targets["targets"].size(), 3U);
+  EXPECT_EQ(targets["targets"][0]["address"], "10.77.2.2:80");
+  EXPECT_EQ(targets["targets"][0]["drain_remaining_ms"], -1);
+  EXPECT_EQ(targets["targets"][0]["reason"], "");
+  EXPECT_EQ(targets["targets"][0]["share"], 0.5);
+  operations_.state.groups.clear();
+  EXPECT_EQ(ordered_json::parse(lbctl({"get", "targets", "-o", "json"}).out).dump(), R"({"targets":[]})");
+}
+
+TEST_F(LbctlTest, YamlSaysTheSame) {
+  EXPECT_EQ(lbctl({"get", "vips", "web", "-o", "yaml"}).out,
+            "vips:\n"
+            "  - name: web\n"
+            "    address: \"192.0.2.10\"\n"
+            "    listeners: 1\n"
+            "    packets: 123456789012\n"
+            "    bytes: 99000000000000\n"
+            "    new_flows: 1234\n");
+  operations_.state.groups.clear();
+  EXPECT_EQ(lbctl({"get", "targets", "-o", "yaml"}).out, "targets: []\n");
+  const std::string described = lbctl({"describe", "target-group", "green", "-o", "yaml"}).out;
+  EXPECT_EQ(described, "");  // gone: an error, nothing on standard output
+}
+
+TEST_F(LbctlTest, DescribeShowsTextOrTheMessage) {
+  const Outcome text = lbctl({"describe", "target-group", "blue"});
+  EXPECT_EQ(text.code, kExitOk);
+  for (const char* part : {"Target group     blue\n", "1 healthy, 1 unhealthy, 1 draining, 3 in all", "\nTargets\n",
+                           "\nEvents\n", "2026-11-21 02:00:00Z", "\nConfiguration\n  target-group blue with 3\n"}) {
+    EXPECT_NE(text.out.find(part), std::string::npos) << part << " in\n" << text.out;
+  }
+  EXPECT_LE(widest_line(text.out), 80U) << text.out;
+  const auto json = ordered_json::parse(lbctl({"describe", "vip", "web", "-o", "json"}).out);
+  EXPECT_EQ(json["vip"]["name"], "web");
+  EXPECT_TRUE(json["target_group"].is_null());
+  EXPECT_NE(lbctl({"describe", "vip", "web", "-o", "yaml"}).out.find("config: |\n  vip web\n"), std::string::npos);
+  EXPECT_NE(lbctl({"describe", "target", "10.77.2.3:80"}).out.find("unhealthy, Timeout"), std::string::npos);
+}
+
+TEST_F(LbctlTest, UnknownNamesSayWhatExists) {
+  const Outcome outcome = lbctl({"get", "targets", "bleu"});
+  EXPECT_EQ(outcome.code, kExitError);
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_EQ(outcome.err, "lbctl: no target group `bleu`; there are: blue, green\n");
+}
+
+TEST_F(LbctlTest, ApplyShowsChangesAndThatWorkersForwardByThem) {
+  operations_.outcome = {.violations = {},
+                         .warnings = {},
+                         .changes = {{"add", "vip new", "", "", ""},
+                                     {"remove", "listener old", "", "", ""},
+                                     {"change", "target blue 10.77.2.2:80", "weight", "1", "5"}},
+                         .generation = {3, 8},
+                         .active = true,
+                         .note = ""};
+  const std::string name = file("version: 1\n");
+  const Outcome outcome = lbctl({"apply", "-f", name, "--timeout", "2.5"});
+  EXPECT_EQ(outcome.code, kExitOk);
+  EXPECT_EQ(outcome.out,
+            "+ vip new\n"
+            "- listener old\n"
+            "~ target blue 10.77.2.2:80  weight: 1 → 5\n"
+            "applied: all workers forward by generation 3.8\n");
+  EXPECT_EQ(operations_.applied_text, "version: 1\n");
+  EXPECT_EQ(operations_.applied_file, name);
+  EXPECT_EQ(operations_.applied_timeout, std::chrono::milliseconds(2500));
+  operations_.outcome.changes.clear();
+  EXPECT_EQ(lbctl({"apply", "-f", "-"}, "from stdin").out, "no changes: all workers forward by generation 3.8\n");
+  EXPECT_EQ(operations_.applied_text, "from stdin");
+}
+
+TEST_F(LbctlTest, ApplyFailsWhereWorkersDoNotForwardByIt) {
+  operations_.outcome.generation = {3, 8};
+  operations_.outcome.note = "lb-dp refused it: capacity";
+  const Outcome outcome = lbctl({"apply", "-f", file("x")});
+  EXPECT_EQ(outcome.code, kExitError);
+  EXPECT_NE(outcome.err.find("not in force: lb-dp refused it: capacity"), std::string::npos) << outcome.err;
+}
+
+TEST_F(LbctlTest, ViolationsAreFileLineFieldText) {
+  operations_.outcome.violations = {{"lb.yaml", 12, "listeners[0].port", "is 70000; 1-65535 is allowed"},
+                                    {"lb.yaml", 0, "", "is empty"}};
+  operations_.outcome.warnings = {{"lb.yaml", 3, "seed", "is 0"}};
+  const std::string expected =
+      "lb.yaml:3: seed: warning: is 0\n"
+      "lb.yaml:12: listeners[0].port: is 70000; 1-65535 is allowed\n"
+      "lb.yaml: is empty\n";
+  const Outcome applied = lbctl({"apply", "-f", file("x")});
+  EXPECT_EQ(applied.code, kExitError);
+  EXPECT_EQ(applied.err, expected + "lbctl: nothing was changed\n");
+  EXPECT_EQ(applied.out, "");
+  const Outcome compared = lbctl({"diff", "-f", file("x")});
+  EXPECT_EQ(compared.code, kExitError);
+  EXPECT_EQ(compared.err, expected);
+}
+
+TEST_F(LbctlTest, DiffTellsByItsExitCode) {
+  EXPECT_EQ(lbctl({"diff", "-f", file("x")}).code, kExitOk);
+  operations_.outcome.changes = {{"add", "vip new", "", "", ""}};
+  const Outcome differs = lbctl({"diff", "-f", file("x")});
+  EXPECT_EQ(differs.code, kExitDiffers);
+  EXPECT_EQ(differs.out, "+ vip new\n");
+  const Outcome json = lbctl({"diff", "-f", file("x"), "-o", "json"});
+  EXPECT_EQ(json.code, kExitDiffers);
+  EXPECT_EQ(ordered_json::parse(json.out)["changes"][0]["object"], "vip new");
+}
+
+TEST_F(LbctlTest, FileThatCannotBeReadIsNamed) {
+  const Outcome outcome = lbctl({"apply", "-f", directory_.path() + "/none.yaml"});
+  EXPECT_EQ(outcome.code, kExitError);
+  EXPECT_NE(outcome.err.find("none.yaml: No such file"), std::string::npos) << outcome.err;
+  EXPECT_EQ(lbctl({"apply", "-f", directory_.path()}).code, kExitError);
+}
+
+TEST_F(LbctlTest, DrainAndUndrainShowTheTarget) {
+  const Outcome drained = lbctl({"drain", "10.77.2.2:80", "--group", "blue"});
+  EXPECT_EQ(drained.code, kExitOk);
+  EXPECT_NE(drained.out.find("draining"), std::string::npos) << drained.out;
+  EXPECT_NE(lbctl({"undrain", "[2001:db8:77::2]:80"}).out.find("initial"), std::string::npos);
+  const Outcome unknown = lbctl({"drain", "10.9.9.9:80"});
+  EXPECT_EQ(unknown.code, kExitError);
+  EXPECT_NE(unknown.err.find("there are: 10.77.2.2:80"), std::string::npos);
+}
+
+TEST_F(LbctlTest, DropsShowWhatHappenedAndWideAllReasons) {
+  EXPECT_EQ(lbctl({"drops"}).out,
+            "REASON       PACKETS  MEANING\n"
+            "truncated          3  frame shorter than its headers or their lengths say\n"
+            "no_listener       12  destination is a VIP, but no listener takes this protocol…\n");
+  EXPECT_NE(lbctl({"drops", "-o", "wide"}).out.find("tx_full"), std::string::npos);
+  EXPECT_EQ(ordered_json::parse(lbctl({"drops", "-o", "json"}).out)["drops"].size(), abi::kDropReasonCount - 1);
+  operations_.state.workers.clear();
+  EXPECT_EQ(lbctl({"drops"}).out, "no drops\n");
+}
+
+TEST_F(LbctlTest, WhyPrintsTheKeysOfAReplayLine) {
+  const Outcome outcome = lbctl({"why", "tcp", "10.77.1.2", "40000", "192.0.2.10", "80", "-o", "json"});
+  EXPECT_EQ(outcome.code, kExitOk) << outcome.err;
+  const auto answer = ordered_json::parse(outcome.out);
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : answer.items()) keys.push_back(key);
+  const std::vector<std::string> replay = {"n",      "verdict", "reason", "listener", "target_group",
+                                           "target", "flow",    "worker", "out_len",  "out"};
+  ASSERT_GT(keys.size(), replay.size());
+  EXPECT_EQ(std::vector<std::string>(keys.begin(), keys.begin() + 10), replay);
+  EXPECT_EQ(answer["verdict"], "drop");
+  EXPECT_EQ(answer["reason"], "no_snapshot");
+  EXPECT_TRUE(answer["listener"].is_null());
+  EXPECT_TRUE(answer["worker"].is_null());
+  EXPECT_EQ(answer["flow"], "none");
+}
+
+TEST_F(LbctlTest, WhyChecksItsArguments) {
+  EXPECT_NE(lbctl({"why", "tcp", "10.77.1.2", "x", "192.0.2.10", "80"}).err.find("source port: `x`"), std::string::npos);
+  EXPECT_NE(lbctl({"why", "tcp", "10.77.1", "1", "192.0.2.10", "80"}).err.find("source: `10.77.1` is not"),
+            std::string::npos);
+  EXPECT_EQ(lbctl({"why", "tcp", "10.77.1.2"}).code, kExitError);
+  EXPECT_EQ(lbctl({"why", "udp", "[2001:db8::1]", "1", "2001:db8::10", "53"}).code, kExitOk);
+}
+
+TEST_F(LbctlTest, WatchAppendsInAPipeAndRedrawsOnATerminal) {
+  const Outcome piped = lbctl({"get", "vips", "--watch", "0.5"}, "", false, 3);
+  EXPECT_EQ(piped.code, kExitOk);
+  EXPECT_EQ(waited_, std::chrono::milliseconds(500));
+  std::size_t tables = 0;
+  for (std::size_t at = piped.out.find("ADDRESS"); at != std::string::npos; at = piped.out.find("ADDRESS", at + 1)) ++tables;
+  EXPECT_EQ(tables, 3U);
+  EXPECT_EQ(piped.out.find('\x1b'), std::string::npos);
+  const Outcome drawn = lbctl({"drops", "--watch"}, "", true, 2);
+  EXPECT_EQ(waited_, std::chrono::milliseconds(1000));
+  EXPECT_EQ(drawn.out.substr(0, 7), "\x1b[H\x1b[2J");
+  const Outcome lines = lbctl({"get", "vips", "-o", "json", "--watch"}, "", false, 2);
+  EXPECT_EQ(std::count(lines.out.begin(), lines.out.end(), '\n'), 2);
+}
+
+TEST_F(LbctlTest, WatchOutlivesAnAbsentServerButDoesNotStartWithoutOne) {
+  between_rounds_ = [&] { server_.stop(); };
+  const Outcome lost = lbctl({"get", "vips", "--watch"}, "", false, 2);
+  EXPECT_EQ(lost.code, kExitOk);
+  EXPECT_NE(lost.err.find("is it running?"), std::string::npos) << lost.err;
+  EXPECT_EQ(lbctl({"get", "vips", "--watch"}).code, kExitError);
+}
+
+TEST_F(LbctlTest, AbsentServerIsSaidSo) {
+  server_.stop();
+  const Outcome outcome = lbctl({"get", "vips"});
+  EXPECT_EQ(outcome.code, kExitError);
+  EXPECT_EQ(outcome.err, "lbctl: cannot reach lb-cp at " + path_ + ": is it running?\n");
+}
+
+TEST_F(LbctlTest, WorkersSayWhyThereAreNone) {
+  operations_.state.workers.clear();
+  operations_.state.data_plane_connected = false;
+  operations_.state.data_plane_note = "no such file";
+  EXPECT_EQ(lbctl({"get", "workers"}).out, "no workers\nlb-dp is not connected: no such file\n");
+}
+
+TEST_F(LbctlTest, VersionShowsBothSides) {
+  const Outcome outcome = lbctl({"version"});
+  EXPECT_EQ(outcome.code, kExitOk);
+  EXPECT_EQ(outcome.out, "lbctl       0.1.0\nlb-cp       0.1.0\nGeneration  3.7\nlb-dp       connected\n");
+}
+
+TEST_F(LbctlTest, EveryVerbExplainsItselfWithAnExample) {
+  for (const char* verb : {"apply", "diff", "get", "describe", "drain", "undrain", "drops", "why", "version"}) {
+    const Outcome outcome = lbctl({verb, "--help"});
+    EXPECT_EQ(outcome.code, kExitOk) << verb;
+    EXPECT_NE(outcome.out.find(std::string("Example:\n  lbctl ") + verb), std::string::npos) << outcome.out;
+    EXPECT_LE(widest_line(outcome.out), 110U) << outcome.out;
+  }
+}
+
+TEST_F(LbctlTest, WrongUseIsAnErrorNotADifference) {
+  EXPECT_EQ(lbctl({}).code, kExitError);
+  EXPECT_EQ(lbctl({"get"}).code, kExitError);
+  EXPECT_EQ(lbctl({"get", "pods"}).code, kExitError);
+  EXPECT_EQ(lbctl({"frobnicate"}).code, kExitError);
+  EXPECT_EQ(lbctl({"get", "vips", "-o", "xml"}).code, kExitError);
+  EXPECT_EQ(lbctl({"get", "vips", "--timeout", "0"}).code, kExitError);
+}
+
+TEST(LbctlVersions, TheOlderSideIsNamed) {
+  EXPECT_EQ(compare_versions("0.1.0", "0.1.0"), "");
+  EXPECT_EQ(compare_versions("0.9.0", "0.10.0"), "lbctl 0.9.0 is older than lb-cp 0.10.0");
+  EXPECT_EQ(compare_versions("1.0", "0.10.7"), "lbctl 1.0 is newer than lb-cp 0.10.7");
+}
+
+}  // namespace
+}  // namespace lb::cli
