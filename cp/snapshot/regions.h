@@ -19,7 +19,7 @@ namespace lb::cp {
 // memory then keeps its last values.
 class StatsRegion {
  public:
-  // Takes a duplicate of `fd`; the caller keeps its own. Errors name what is wrong with the region.
+  // The caller keeps `fd` and may close it. Errors name what is wrong with the region.
   static tl::expected<std::shared_ptr<const StatsRegion>, std::string> map(int fd);
   StatsRegion(const StatsRegion&) = delete;
   StatsRegion& operator=(const StatsRegion&) = delete;
