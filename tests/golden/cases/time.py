@@ -108,7 +108,7 @@ case("change", "a listener given to another group keeps its tracked flows",
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(GREEN, tcp(sport=9), "new")])
 CHECKED_ON_80 = [group(health_check={"port": 80})]
 TWO = config([listener(), listener("web-81", port=81)], CHECKED_ON_80)
-case("change", "a removed listener serves its tracked flows and no others", 
+case("change", "a removed listener serves its tracked flows and no others",
      **changed(TWO, config([listener("web-81", port=81)], CHECKED_ON_80)),
      packets=timeline((0, SYN), (6, ACK), (7, tcp(sport=9)), (8, tcp(sport=9, dport=81))),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), drop("listener_draining", listener="web-80", flow="none"),
