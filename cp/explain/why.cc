@@ -67,7 +67,8 @@ class Explainer {
       case FlowResult::fresh: answer_.flow = "new"; break;
       case FlowResult::none: answer_.flow = "none"; break;
     }
-    const bool stays = decision_.flow == FlowResult::hit && answer_.entry && answer_.target == answer_.entry->target;
+    const bool stays = decision_.verdict != Verdict::answer && decision_.flow == FlowResult::hit && answer_.entry &&
+                       answer_.target == answer_.entry->target;
     answer_.pinned_elsewhere = stays && answer_.slot_target && *answer_.slot_target != *answer_.target;
     if (answer_.pinned_elsewhere) answer_.pinned_because = because();
     write_steps();

@@ -1,0 +1,508 @@
+// `why` against the packet path itself: what it says about a flow is what Pipeline::process then does with its next packet.
+#include "cp/explain/why.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "cp/explain/counters.h"
+#include "cp/model/model.h"
+#include "dp/lb/pipeline.h"
+#include "dp/net/checksum.h"
+#include "dp/net/parse.h"
+#include "tests/unit/lb/world.h"
+
+namespace lb::cp::explain {
+namespace {
+
+constexpr std::uint64_t kSecondNs = 1'000'000'000;
+constexpr NodeSecret kSecret{1, 2, 3, 4, 5};
+constexpr abi::Name kWeb{0, 1};    // "n" in the world's names
+constexpr abi::Name kBlue{1, 1};   // "a"
+constexpr abi::Name kGreen{2, 1};  // "m"
+
+abi::IpAddress address(const char* text) {
+  return parse_address(text).value();
+}
+
+struct Frame {
+  std::array<std::uint8_t, 512> bytes{};
+  static constexpr std::uint16_t kHeadroom = 128;
+  std::uint32_t length = 0;
+  std::uint8_t* data() { return bytes.data() + kHeadroom; }
+};
+
+Frame make_frame(const net::FlowKey& key, std::uint8_t tcp_flags) {
+  Frame frame;
+  std::uint8_t* p = frame.data();
+  const bool v6 = key.is_v6 != 0;
+  const bool udp = key.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
+  const std::uint32_t l4_bytes = udp ? 8 : 20;
+  const std::uint32_t ip_bytes = (v6 ? 40 : 20) + l4_bytes;
+  p[0] = 2;
+  p[6] = 2;
+  p[12] = v6 ? 0x86 : 0x08;
+  p[13] = v6 ? 0xdd : 0x00;
+  std::uint8_t* ip = p + 14;
+  if (v6) {
+    ip[0] = 0x60;
+    ip[5] = static_cast<std::uint8_t>(l4_bytes);
+    ip[6] = key.protocol;
+    ip[7] = 64;
+    std::copy(key.source.bytes.begin(), key.source.bytes.end(), ip + 8);
+    std::copy(key.destination.bytes.begin(), key.destination.bytes.end(), ip + 24);
+  } else {
+    ip[0] = 0x45;
+    ip[3] = static_cast<std::uint8_t>(ip_bytes);
+    ip[8] = 64;
+    ip[9] = key.protocol;
+    std::copy(key.source.bytes.begin() + 12, key.source.bytes.end(), ip + 12);
+    std::copy(key.destination.bytes.begin() + 12, key.destination.bytes.end(), ip + 16);
+    const std::uint16_t checksum = net::checksum_finish(net::checksum_sum(ip, 20));
+    std::memcpy(ip + 10, &checksum, 2);
+  }
+  std::uint8_t* l4 = ip + (v6 ? 40 : 20);
+  l4[0] = static_cast<std::uint8_t>(key.source_port >> 8);
+  l4[1] = static_cast<std::uint8_t>(key.source_port);
+  l4[2] = static_cast<std::uint8_t>(key.destination_port >> 8);
+  l4[3] = static_cast<std::uint8_t>(key.destination_port);
+  if (udp) {
+    l4[5] = 8;
+  } else {
+    l4[12] = 0x50;
+    l4[13] = tcp_flags;
+  }
+  frame.length = 14 + ip_bytes;
+  return frame;
+}
+
+// One worker: table, counters, pipeline.
+class Worker {
+ public:
+  explicit Worker(std::vector<abi::FlowLine> lines = std::vector<abi::FlowLine>(256)) : lines_(std::move(lines)) {}
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // Sends one packet through; the burst has its fate, `frame` what went out.
+  Burst send(const Snapshot& snapshot, Frame& frame, std::uint64_t now_ns) {
+    Burst burst;
+    burst.count = 1;
+    burst.data[0] = frame.data();
+    burst.length[0] = frame.length;
+    burst.headroom[0] = Frame::kHeadroom;
+    burst.tailroom[0] = static_cast<std::uint16_t>(frame.bytes.size() - Frame::kHeadroom - frame.length);
+    pipeline_.process(snapshot, burst, now_ns);
+    return burst;
+  }
+
+  [[nodiscard]] const std::vector<abi::FlowLine>& lines() const { return lines_; }
+
+ private:
+  class Sink : public ExtraPackets {
+    bool send(std::uint8_t, const std::uint8_t*, std::uint32_t) override { return true; }
+  };
+  std::vector<abi::FlowLine> lines_;
+  std::vector<std::uint32_t> target_flows_ = std::vector<std::uint32_t>(64);
+  FlowTable table_{lines_, target_flows_, kSecret};
+  abi::WorkerStats stats_;
+  std::array<abi::ListenerStats, 64> listener_stats_{};
+  Sink sink_;
+  Pipeline pipeline_{{.flows = &table_, .stats = &stats_, .listener_stats = listener_stats_.data(), .extra = &sink_}};
+};
+
+net::FlowKey flow(abi::Protocol protocol, const abi::IpAddress& source, std::uint16_t source_port,
+                  const abi::IpAddress& destination, std::uint16_t destination_port) {
+  net::FlowKey key;
+  key.source = source;
+  key.destination = destination;
+  key.source_port = source_port;
+  key.destination_port = destination_port;
+  key.protocol = static_cast<std::uint8_t>(protocol);
+  key.is_v6 = source.is_v4() ? 0 : 1;
+  return key;
+}
+
+std::map<std::string, int> g_seen;  // what the random flows met
+
+// In [low, high), evenly from the first case on: rapidcheck's own ranges start small.
+std::uint32_t any_of(std::uint32_t low, std::uint32_t high) {
+  return *rc::gen::resize(rc::kNominalSize, rc::gen::inRange(low, high));
+}
+
+// Two VIPs, a listener on a port and one on a range for each protocol, up to three groups of up to four targets.
+test::World random_world() {
+  test::World world;
+  const std::uint32_t v4 = world.add_vip(address("192.0.2.10"));
+  const std::uint32_t v6 = world.add_vip(address("2001:db8::10"));
+  const auto group_count = any_of(1, 4);
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> shares;
+  for (std::uint32_t g = 0; g < group_count; ++g) {
+    const auto mode = *rc::gen::element(abi::ForwardingMode::l2dsr, abi::ForwardingMode::ipip);
+    const auto stickiness = static_cast<abi::Stickiness>(any_of(0, 4));
+    const std::uint32_t group = world.add_group(mode, 13, stickiness);
+    const auto targets = any_of(0, 5);
+    for (std::uint32_t t = 0; t < targets; ++t) {
+      const auto last = static_cast<std::uint8_t>(10 * g + t + 1);
+      const bool over_v6 = mode == abi::ForwardingMode::ipip && *rc::gen::arbitrary<bool>();
+      world.add_target(group, over_v6 ? abi::IpAddress{{0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last}}
+                                      : abi::IpAddress::v4(10, 77, 2, last));
+    }
+    shares.emplace_back(group, any_of(0, 3));
+  }
+  for (const std::uint32_t vip : {v4, v6}) {
+    world.add_listener(vip, abi::Protocol::tcp, 80, 80, shares);
+    world.add_listener(vip, abi::Protocol::tcp, 8000, 8999, {shares.front()});
+    world.add_listener(vip, abi::Protocol::udp, 0, 65535, shares);
+  }
+  if (any_of(0, 4) == 0) world.tunnel_v6.present = 0;
+  return world;
+}
+
+// What lb-cp may change between two generations.
+void change(test::World& world) {
+  world.generation.n++;
+  for (abi::Target& target : world.targets) {
+    switch (any_of(0, 7)) {
+      case 0:
+        target.state = abi::TargetState::draining;
+        target.flags |= abi::kTargetNoNewFlows;
+        break;
+      case 1:
+        target.state = abi::TargetState::unhealthy;
+        target.flags |= abi::kTargetNoNewFlows;
+        target.tracked = *rc::gen::element(abi::TrackedFlows::keep, abi::TrackedFlows::reset, abi::TrackedFlows::rehash);
+        break;
+      case 2: target.flags = 0; break;
+      case 3: target.flags &= static_cast<std::uint8_t>(~abi::kTargetResolved); break;
+      default: break;
+    }
+  }
+  for (abi::Listener& listener : world.listeners) {
+    if (any_of(0, 6) == 0) listener.draining = 1;
+  }
+}
+
+net::FlowKey random_flow() {
+  const bool v6 = *rc::gen::arbitrary<bool>();
+  const auto last = static_cast<std::uint8_t>(any_of(1, 3));
+  const abi::IpAddress source = v6 ? abi::IpAddress{{0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, last}}
+                                   : abi::IpAddress::v4(198, 51, 100, last);
+  const auto protocol = *rc::gen::element(abi::Protocol::tcp, abi::Protocol::udp);
+  const auto port = *rc::gen::element<std::uint16_t>(80, 8080, 53, 9999);
+  const bool to_vip = any_of(0, 10) != 0;
+  const abi::IpAddress destination =
+      v6 ? address(to_vip ? "2001:db8::10" : "2001:db8::11") : address(to_vip ? "192.0.2.10" : "192.0.2.11");
+  return flow(protocol, source, static_cast<std::uint16_t>(any_of(1000, 1002)), destination, port);
+}
+
+abi::IpAddress outer_source_of(const Burst& burst) {
+  abi::IpAddress source = abi::IpAddress::v4(0, 0, 0, 0);
+  const std::uint8_t* ip = burst.data[0] + 14;
+  if (ip[0] >> 4 == 4) {
+    std::copy_n(ip + 12, 4, source.bytes.begin() + 12);
+  } else {
+    std::copy_n(ip + 8, 16, source.bytes.begin());
+  }
+  return source;
+}
+
+void expect_agreement(const Snapshot& snapshot, const Worker& worker, const net::FlowKey& key, std::uint64_t now_ns) {
+  Context context;
+  context.snapshot = std::shared_ptr<const Snapshot>(std::shared_ptr<void>(), &snapshot);
+  context.worker_tables = {worker.lines()};
+  context.secret = kSecret;
+  const Answer answer = why(context, key, now_ns);
+
+  Worker copy(worker.lines());
+  Frame frame = make_frame(key, answer.entry ? net::kTcpAck : net::kTcpSyn);
+  const Burst burst = copy.send(snapshot, frame, now_ns);
+  const Verdict verdict = burst.verdict[0];
+  ++g_seen[answer.flow + " " + answer.verdict + " " + answer.reason];
+  RC_ASSERT(answer.verdict == (verdict == Verdict::tx ? "tx" : verdict == Verdict::punt ? "punt" : "drop"));
+  RC_ASSERT(answer.reason == abi::to_string(burst.reason[0]));
+  RC_ASSERT(answer.listener.value_or(abi::kNoIndex) == burst.listener[0]);
+  RC_ASSERT(!answer.explanation.empty());
+  RC_ASSERT(!answer.steps.empty());
+  const FlowResult result = burst.flow[0];
+  RC_ASSERT(answer.flow == (result == FlowResult::hit ? "hit" : result == FlowResult::fresh ? "new" : "none"));
+  if (verdict != Verdict::tx) return;
+  RC_ASSERT(answer.group.value() == burst.group[0]);
+  RC_ASSERT(answer.target.value() == burst.target[0]);
+  if (result == FlowResult::fresh) RC_ASSERT(answer.slot.value() == burst.slot[0]);
+  if (answer.outer_source) RC_ASSERT(*answer.outer_source == outer_source_of(burst));
+  RC_ASSERT(answer.outer_source.has_value() == (snapshot.targets()[burst.target[0]].mode == abi::ForwardingMode::ipip));
+  const bool elsewhere = result == FlowResult::hit && answer.slot_target && *answer.slot_target != burst.target[0];
+  RC_ASSERT(answer.pinned_elsewhere == elsewhere);
+  RC_ASSERT(answer.pinned_because.empty() != elsewhere);
+}
+
+const std::vector<std::uint8_t> kFlags = {net::kTcpSyn, net::kTcpAck, net::kTcpAck, net::kTcpAck | net::kTcpFin,
+                                          net::kTcpRst};
+
+void check_random_world() {
+  test::World world = random_world();
+  Worker worker;
+  std::uint64_t now_ns = 1000 * kSecondNs;
+  {
+    const auto before = test::make_snapshot(world);
+    const auto packets = any_of(0, 80);
+    for (std::uint32_t i = 0; i < packets; ++i) {
+      const auto flags = *rc::gen::elementOf(kFlags);
+      Frame frame = make_frame(random_flow(), flags);
+      worker.send(*before, frame, now_ns);
+      now_ns += kSecondNs / 10;
+    }
+  }
+  if (*rc::gen::arbitrary<bool>()) change(world);
+  now_ns += *rc::gen::element<std::uint64_t>(0, 1, 20, 200, 400) * kSecondNs;
+  const auto after = test::make_snapshot(world);
+  for (int i = 0; i < 100; ++i) expect_agreement(*after, worker, random_flow(), now_ns);
+}
+
+TEST(Why, SaysWhatThePacketPathDoes) {
+  g_seen.clear();
+  EXPECT_TRUE(rc::check(check_random_world));
+  // What the random flows never met would not have been checked.
+  for (const char* fate : {"hit tx ", "new tx ", "none punt ", "hit drop answered_rst", "none drop no_listener",
+                           "none drop no_target", "none drop listener_draining", "none drop next_hop_unresolved"}) {
+    EXPECT_GT(g_seen[fate], 0) << fate;
+  }
+}
+
+// VIP 192.0.2.10, listener on TCP 80, group blue with three targets in 7 slots.
+class WhyTest : public testing::Test {
+ protected:
+  WhyTest() {
+    world_.vips = {{.address = address("192.0.2.10"), .name = kWeb}};
+    blue_ = world_.add_group(abi::ForwardingMode::ipip, 7);
+    world_.groups[blue_].name = kBlue;
+    for (std::uint8_t i = 1; i <= 3; ++i) world_.add_target(blue_, abi::IpAddress::v4(10, 77, 2, i));
+    world_.add_listener(0, abi::Protocol::tcp, 80, 80, {{blue_, 1}});
+    world_.listeners[0].name = kWeb;
+  }
+
+  Answer ask(std::vector<const Worker*> workers = {}) {
+    snapshot_ = test::make_snapshot(world_);
+    Context context;
+    context.snapshot = snapshot_;
+    context.secret = kSecret;
+    for (const Worker* worker : workers) context.worker_tables.emplace_back(worker->lines());
+    return why(context, key_, kNow);
+  }
+
+  // Makes the worker hold the flow, last seen `ago` seconds before kNow. Returns its target's id.
+  std::uint32_t establish(Worker& worker, std::uint64_t ago) {
+    const auto snapshot = test::make_snapshot(world_);
+    Frame syn = make_frame(key_, net::kTcpSyn);
+    worker.send(*snapshot, syn, kNow - ago * kSecondNs);
+    Frame ack = make_frame(key_, net::kTcpAck);
+    return worker.send(*snapshot, ack, kNow - ago * kSecondNs).target[0];
+  }
+
+  static bool mentions(const Answer& answer, const std::string& text) {
+    return answer.explanation.find(text) != std::string::npos;
+  }
+
+  static std::string text_of(const Answer& answer) {
+    std::string text = answer.explanation;
+    for (const std::string& step : answer.steps) text += "\n" + step;
+    return text;
+  }
+
+  static constexpr std::uint64_t kNow = 5000 * kSecondNs;
+  test::World world_;
+  std::uint32_t blue_ = 0;
+  net::FlowKey key_ = flow(abi::Protocol::tcp, address("198.51.100.7"), 40000, address("192.0.2.10"), 80);
+  std::shared_ptr<const Snapshot> snapshot_;
+};
+
+TEST_F(WhyTest, WithoutASnapshotNothingIsForwarded) {
+  const Answer answer = why(Context{}, key_, kNow);
+  EXPECT_EQ(answer.verdict, "drop");
+  EXPECT_EQ(answer.reason, "no_snapshot");
+  EXPECT_EQ(answer.flow, "none");
+}
+
+TEST_F(WhyTest, NewFlowNamesSlotTargetNextHopAndOuterSource) {
+  Worker worker;
+  const Answer answer = ask({&worker});
+  EXPECT_EQ(answer.verdict, "tx");
+  EXPECT_EQ(answer.flow, "new");
+  EXPECT_FALSE(answer.worker);
+  ASSERT_TRUE(answer.slot && answer.target);
+  EXPECT_EQ(answer.target, answer.slot_target);
+  EXPECT_EQ(*answer.target, *answer.slot % 3);
+  const std::string target = "10.77.2." + std::to_string(*answer.target + 1) + ":80";
+  EXPECT_EQ(answer.next_hop, "02:00:00:00:00:0" + std::to_string(*answer.target) + " via eth1");
+  EXPECT_EQ(answer.explanation, "No worker holds this flow. The next packet takes slot " + std::to_string(*answer.slot) +
+                                    " of target group a, which belongs to " + target + ".");
+  ASSERT_EQ(answer.steps.size(), 7U) << text_of(answer);
+  EXPECT_EQ(answer.steps[0], "listener lookup: TCP 192.0.2.10:80 → listener n of VIP n");
+  EXPECT_EQ(answer.steps[1], "flow lookup, worker 0: no entry");
+  EXPECT_EQ(answer.steps[2], "group by weight: a, weight 1 of 1");
+  EXPECT_EQ(answer.steps[3], "slot: " + std::to_string(*answer.slot) + " of 7 → " + target);
+  EXPECT_EQ(answer.steps[4], "target: " + target + " is healthy");
+  EXPECT_EQ(answer.steps[5], "next hop: " + answer.next_hop + ", MTU 1600");
+  EXPECT_EQ(answer.steps[6].rfind("ipip: outer source 100.64.0.", 0), 0U) << answer.steps[6];
+}
+
+TEST_F(WhyTest, LiveFlowNamesTheWorkerThatHoldsIt) {
+  Worker idle;
+  Worker holder;
+  const std::uint32_t target = establish(holder, 2);
+  const Answer answer = ask({&idle, &holder});
+  EXPECT_EQ(answer.flow, "hit");
+  EXPECT_EQ(answer.worker, 1U);
+  EXPECT_EQ(answer.target, target);
+  EXPECT_EQ(answer.entry->state, FlowState::assumed);
+  EXPECT_FALSE(answer.pinned_elsewhere);
+  EXPECT_TRUE(mentions(answer, "Worker 1 holds this flow")) << answer.explanation;
+}
+
+TEST_F(WhyTest, OfSeveralWorkersTheOneThatSawTheFlowLastIsNamed) {
+  Worker old;
+  Worker recent;
+  establish(old, 100);
+  establish(recent, 3);
+  EXPECT_EQ(ask({&old, &recent}).worker, 1U);
+  EXPECT_EQ(ask({&recent, &old}).worker, 0U);
+}
+
+TEST_F(WhyTest, FlowOnADrainingTargetIsPinnedElsewhereBecauseOfTheDrain) {
+  Worker worker;
+  const std::uint32_t target = establish(worker, 1);
+  world_.targets[target].state = abi::TargetState::draining;
+  world_.targets[target].flags |= abi::kTargetNoNewFlows;
+  const Answer answer = ask({&worker});
+  EXPECT_EQ(answer.verdict, "tx");
+  EXPECT_EQ(answer.target, target);
+  EXPECT_TRUE(answer.pinned_elsewhere);
+  EXPECT_EQ(answer.pinned_because, "drain");
+  EXPECT_TRUE(mentions(answer, "is draining and keeps only the flows it has")) << answer.explanation;
+}
+
+TEST_F(WhyTest, FlowOnATargetOfWeightZeroIsPinnedElsewhereBecauseOfTheWeight) {
+  Worker worker;
+  const std::uint32_t target = establish(worker, 1);
+  world_.targets[target].weight = 0;
+  world_.targets[target].flags |= abi::kTargetNoNewFlows;
+  const Answer answer = ask({&worker});
+  EXPECT_TRUE(answer.pinned_elsewhere);
+  EXPECT_EQ(answer.pinned_because, "weight");
+}
+
+TEST_F(WhyTest, FlowKeptOnAnUnhealthyTargetIsPinnedElsewhereBecauseOfItsHealth) {
+  Worker worker;
+  const std::uint32_t target = establish(worker, 1);
+  world_.targets[target].state = abi::TargetState::unhealthy_draining;
+  world_.targets[target].flags |= abi::kTargetNoNewFlows;
+  const Answer answer = ask({&worker});
+  EXPECT_EQ(answer.pinned_because, "health");
+}
+
+TEST_F(WhyTest, FlowWhoseSlotChangedHandsIsPinnedElsewhereBecauseOfTheNewTable) {
+  Worker worker;
+  const std::uint32_t target = establish(worker, 1);
+  for (std::uint8_t i = 4; i <= 7; ++i) {  // as many targets as slots: another one stands in the flow's slot
+    world_.add_target(blue_, abi::IpAddress::v4(10, 77, 2, i));
+    const Answer answer = ask({&worker});
+    EXPECT_EQ(answer.target, target);
+    if (!answer.pinned_elsewhere) continue;
+    EXPECT_EQ(answer.pinned_because, "new table");
+    EXPECT_TRUE(mentions(answer, "table has changed since this flow began"));
+    return;
+  }
+  FAIL() << "the slot never changed hands";
+}
+
+TEST_F(WhyTest, FlowOfAGroupWithoutWeightNowIsPinnedElsewhereBecauseOfTheGroupWeights) {
+  Worker worker;
+  establish(worker, 1);
+  const std::uint32_t green = world_.add_group(abi::ForwardingMode::ipip, 7);
+  world_.groups[green].name = kGreen;
+  world_.add_target(green, abi::IpAddress::v4(10, 77, 3, 1));
+  abi::Listener& listener = world_.listeners[0];
+  listener.groups[0] = {blue_, 0};
+  listener.groups[1] = {green, 1};
+  listener.group_count = 2;
+  listener.total_weight = 1;
+  const Answer answer = ask({&worker});
+  EXPECT_EQ(answer.pinned_because, "group weights");
+  EXPECT_TRUE(mentions(answer, "give this tuple to group m")) << answer.explanation;
+}
+
+TEST_F(WhyTest, FlowOfAnUnhealthyTargetIsSaidToBeReset) {
+  Worker worker;
+  const std::uint32_t target = establish(worker, 1);
+  world_.targets[target].state = abi::TargetState::unhealthy;
+  world_.targets[target].tracked = abi::TrackedFlows::reset;
+  world_.targets[target].flags |= abi::kTargetNoNewFlows;
+  const Answer answer = ask({&worker});
+  EXPECT_EQ(answer.verdict, "drop");
+  EXPECT_EQ(answer.reason, "answered_rst");
+  EXPECT_FALSE(answer.pinned_elsewhere);
+  EXPECT_TRUE(mentions(answer, "is unhealthy")) << answer.explanation;
+}
+
+TEST_F(WhyTest, UnknownAddressesAndPortsAreSaidSo) {
+  key_.destination_port = 81;
+  Answer answer = ask();
+  EXPECT_EQ(answer.reason, "no_listener");
+  EXPECT_EQ(answer.steps.at(0), "listener lookup: no listener of VIP n takes TCP 192.0.2.10:81");
+  key_.destination = address("192.0.2.99");
+  answer = ask();
+  EXPECT_EQ(answer.verdict, "punt");
+  EXPECT_TRUE(mentions(answer, "no VIP"));
+}
+
+TEST_F(WhyTest, UnresolvedNextHopIsSaidSo) {
+  for (abi::Target& target : world_.targets) target.flags &= static_cast<std::uint8_t>(~abi::kTargetResolved);
+  const Answer answer = ask();
+  EXPECT_EQ(answer.reason, "next_hop_unresolved");
+  EXPECT_EQ(answer.next_hop, "unresolved");
+  EXPECT_FALSE(answer.outer_source);
+}
+
+TEST_F(WhyTest, EmptyGroupIsSaidSo) {
+  for (abi::Target& target : world_.targets) target.flags |= abi::kTargetNoNewFlows;
+  const Answer answer = ask();
+  EXPECT_EQ(answer.reason, "no_target");
+  EXPECT_EQ(answer.group, blue_);
+}
+
+TEST_F(WhyTest, FailOpenIsSaidSo) {
+  world_.groups[blue_].fail_open = 1;
+  EXPECT_TRUE(mentions(ask(), "fail-open"));
+}
+
+TEST_F(WhyTest, AbsentDataPlaneIsSaidSo) {
+  const Answer answer = ask();
+  EXPECT_EQ(answer.steps.at(1), "flow lookup: lb-dp is away, so there is no flow table to look into");
+}
+
+TEST_F(WhyTest, ManyWorkersWithoutTheFlowAreSummedUp) {
+  const Worker worker;
+  const Answer answer = ask(std::vector<const Worker*>(20, &worker));
+  EXPECT_EQ(answer.steps.at(1), "flow lookup: 20 workers have no entry");
+}
+
+TEST_F(WhyTest, TargetWithoutAPortOfItsOwnIsShownWithTheListeners) {
+  for (abi::Target& target : world_.targets) target.port = 0;
+  const Answer answer = ask();
+  const std::string last = std::to_string(*answer.target + 1);
+  EXPECT_EQ(target_text(snapshot_->targets()[*answer.target], key_), "10.77.2." + last + ":80");
+}
+
+TEST(Counters, WorkersWithoutCountersCountNothing) {
+  const LiveWorker fresh;
+  EXPECT_EQ(totals(fresh).dropped_packets, 0U);
+  for (const DropTotal& drop : drops(std::span(&fresh, 1))) EXPECT_EQ(drop.packets, 0U);
+}
+
+}  // namespace
+}  // namespace lb::cp::explain
