@@ -271,6 +271,12 @@ void Roster::set_path(const abi::IpAddress& address, const NextHop& next_hop, bo
   }
 }
 
+void Roster::set_default_tunnel_sources(const std::optional<AddressPrefix>& v4, const std::optional<AddressPrefix>& v6) {
+  listeners_changed_ |= v4 != default_tunnel_source_v4_ || v6 != default_tunnel_source_v6_;
+  default_tunnel_source_v4_ = v4;
+  default_tunnel_source_v6_ = v6;
+}
+
 // ---- decisions ----
 
 bool Roster::settle(std::int64_t now_unix_ms, const FlowsOf& flows_of) {
@@ -414,8 +420,8 @@ void Roster::rebuild_groups() {
 void Roster::rebuild_listeners() {
   input_.fleet_seed = config_.seed;
   input_.vips = config_.vips;
-  input_.tunnel_source_v4 = config_.tunnel_source_v4;
-  input_.tunnel_source_v6 = config_.tunnel_source_v6;
+  input_.tunnel_source_v4 = config_.tunnel_source_v4 ? config_.tunnel_source_v4 : default_tunnel_source_v4_;
+  input_.tunnel_source_v6 = config_.tunnel_source_v6 ? config_.tunnel_source_v6 : default_tunnel_source_v6_;
   input_.listeners.clear();
   for (const ListenerRecord& record : listeners_) {
     Listener listener = record.config;

@@ -97,6 +97,9 @@ class Roster {
   // The way to an address; `local`: it is this host's own.
   void set_path(const abi::IpAddress& address, const NextHop& next_hop, bool local);
 
+  // Tunnel sources for a configuration that names none.
+  void set_default_tunnel_sources(const std::optional<AddressPrefix>& v4, const std::optional<AddressPrefix>& v6);
+
   // Decides anew whatever changed or became due. True: the snapshot differs from the last one settled.
   bool settle(std::int64_t now_unix_ms, const FlowsOf& flows_of);
   // When settle() has something to do without anything happening. nullopt: never.
@@ -142,6 +145,8 @@ class Roster {
   Config config_;
   std::map<std::string, GroupRecord> groups_;
   std::vector<ListenerRecord> listeners_;
+  std::optional<AddressPrefix> default_tunnel_source_v4_;
+  std::optional<AddressPrefix> default_tunnel_source_v6_;
   std::set<abi::IpAddress> vip_addresses_;
   std::map<abi::IpAddress, std::set<TargetKey>> by_address_;
   IdAllocator target_ids_{abi::kMaxTargets};

@@ -1,0 +1,48 @@
+// From probe results to target health: which targets a probe speaks for, their thresholds, and the removal limit.
+//
+//   ProbeResult ─▶ targets that share the probe ─▶ RiseFall each ─▶ RemovalLimit of the group ─▶ Roster::set_health
+//
+// No clock, no I/O. Thread: one.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cp/health/prober.h"
+#include "cp/health/rise_fall.h"
+#include "cp/snapshot/decide.h"
+#include "cp/snapshot/roster.h"
+
+namespace lb::cp {
+
+class HealthBook {
+ public:
+  // Who is to be probed: targets of groups in use that check health, removed and invalid ones left out. Counts of targets
+  // that stay are kept.
+  std::vector<ProbeSpec> plan(const Roster& roster);
+  // Takes a result over into the roster. True: a target's health or reason changed.
+  bool take(const ProbeSpec& spec, const ProbeResult& result, Roster& roster, std::int64_t now_unix_ms);
+  // Probes by verdict since start.
+  [[nodiscard]] std::map<std::string, std::uint64_t> counts() const;
+
+ private:
+  struct Success {
+    std::string group;
+    std::int64_t unix_ms = 0;
+  };
+
+  void note_success(const std::string& group, std::int64_t now_unix_ms);
+  [[nodiscard]] std::int64_t last_success_outside(const std::string& group) const;
+
+  std::map<ProbeSpec, std::vector<TargetKey>> users_;
+  std::map<TargetKey, RiseFall> counting_;
+  std::map<std::string, RemovalLimit> limits_;
+  Success last_;        // of any group
+  Success last_other_;  // of any group but last_.group
+  std::array<std::uint64_t, 4> verdicts_{};
+};
+
+}  // namespace lb::cp

@@ -1,0 +1,335 @@
+#include "cp/control/loop.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include "cp/config/diff.h"
+#include "cp/config/load.h"
+
+namespace lb::cp {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kCoalesce = 3ms;            // changes within it make one generation
+constexpr auto kStoreDelay = 500ms;        // changes of health reach the disk within it
+constexpr auto kFirstPathsLimit = 1000ms;  // the first generation waits that long for next hops
+constexpr std::int64_t kLongestSleepMs = 60'000;
+constexpr std::size_t kMaxEvents = 1000;
+
+std::string to_string(abi::Generation generation) {
+  return std::to_string(generation.epoch) + "." + std::to_string(generation.n);
+}
+
+}  // namespace
+
+std::int64_t unix_ms_now() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+Controller::Loop::Loop(ControllerOptions options, StateFile store, std::unique_ptr<RouteMirror> mirror)
+    : options_(std::move(options)), store_(std::move(store)), mirror_(std::move(mirror)) {}
+
+Controller::Loop::~Loop() {
+  stop();
+  network_.release();  // the mirror's
+}
+
+tl::expected<void, std::string> Controller::Loop::begin() {
+  StateFile::Loaded loaded = store_.load();
+  for (const std::string& error : loaded.errors) event({unix_ms_now(), "state", "", "corrupt", "", error});
+  std::string text;
+  std::string file;
+  if (loaded.state) {
+    latest_.epoch = loaded.state->epoch;
+    text = loaded.state->config_text;
+    file = loaded.state->config_file;
+  }
+  if (!options_.config_file.empty()) {
+    std::ifstream stream(options_.config_file);
+    if (!stream) return tl::unexpected(options_.config_file + ": cannot be read");
+    std::ostringstream all;
+    all << stream.rdbuf();
+    text = all.str();
+    file = options_.config_file;
+  }
+  Config config;
+  if (!text.empty()) {
+    LoadResult result = load(text, file);
+    if (!result.config) return tl::unexpected(to_text(result.violations));
+    for (const Violation& warning : result.warnings)
+      spdlog::warn("{}:{}: {}: {}", warning.file, warning.line, warning.field, warning.text);
+    config = std::move(*result.config);
+  }
+  if (loaded.state) roster_.restore(std::move(loaded.state->roster));
+  for (const ListenerRecord& listener : roster_.listeners()) counter_owners_[listener.counter_index] = listener.config.name;
+  if (auto applied = roster_.apply(config, unix_ms_now()); !applied) return tl::unexpected(applied.error());
+  config_text_ = text;
+  config_file_ = file;
+  ++latest_.epoch;
+  latest_.n = 0;
+  if (auto saved = store_.save(encoded()); !saved) return tl::unexpected("state: " + saved.error());
+  return {};
+}
+
+void Controller::Loop::start() {
+  started_at_ = std::chrono::steady_clock::now();
+  prober_ = std::make_unique<Prober>([this](const ProbeSpec& spec, const ProbeResult& result) {
+    asio::post(io_, [this, spec, result] { on_probe(spec, result); });
+  });
+  publisher_ = std::make_unique<Publisher>(
+      io_, PublisherOptions{.socket_path = options_.data_plane_socket},
+      PublisherCallbacks{
+          .on_hello = [this](const DataPlane& data_plane) { on_hello(data_plane); },
+          .on_verdict = [this](abi::Generation generation, abi::Refusal refusal,
+                               const std::string& text) { on_verdict(generation, refusal, text); },
+          .on_active = [this](abi::Generation generation) { on_active(generation); },
+          .on_disconnected = [this](const std::string& reason) { on_disconnected(reason); },
+          .on_late = [this](abi::Generation generation, std::chrono::milliseconds waited) { on_late(generation, waited); }});
+  thread_ = std::thread([this] {
+    network_.assign(mirror_->fd());
+    watch_network();
+    mirror_->set_static(roster_.config().static_neighbours);
+    mirror_->want(roster_.addresses());
+    look_up_paths();
+    tick();
+    changed();
+    io_.run();
+  });
+}
+
+void Controller::Loop::stop() {
+  if (!thread_.joinable()) return;
+  call([this] {
+    publisher_.reset();
+    prober_.reset();
+    for (const auto& waiter : std::exchange(waiters_, {})) waiter->done.set_value("lb-cp ends");
+  });
+  disk_.join();
+  io_.stop();
+  thread_.join();
+  if (auto saved = store_.save(encoded()); !saved) spdlog::error("state: {}", saved.error());
+}
+
+// ---- events ----
+
+void Controller::Loop::event(Event event) {
+  spdlog::info("{}: {} -> {}{}{}{}{}", event.object, event.old_state.empty() ? "-" : event.old_state, event.new_state,
+               event.reason.empty() ? "" : " ", event.reason, event.detail.empty() ? "" : ": ", event.detail);
+  events_.push_front(std::move(event));
+  if (events_.size() > kMaxEvents) events_.pop_back();
+  live_.reset();
+}
+
+void Controller::Loop::take_events() {
+  for (Event& item : roster_.take_events()) event(std::move(item));
+}
+
+// ---- generations ----
+
+void Controller::Loop::changed() {
+  if (commit_scheduled_) return;
+  commit_scheduled_ = true;
+  commit_timer_.expires_after(kCoalesce);
+  commit_timer_.async_wait([this](const auto& error) {
+    commit_scheduled_ = false;
+    if (!error) commit();
+  });
+}
+
+bool Controller::Loop::paths_ready() const {
+  return paths_.size() == roster_.addresses().size() &&
+         std::ranges::all_of(paths_, [](const auto& item) { return item.second.next_hop.resolved || item.second.local; });
+}
+
+// Decides, and compiles what follows. The first generation waits a moment for the kernel to find next hops: lb-dp goes on
+// forwarding by the one it has meanwhile.
+void Controller::Loop::commit(bool force) {
+  if (!first_published_ && !paths_ready() && std::chrono::steady_clock::now() < started_at_ + kFirstPathsLimit) {
+    commit_timer_.expires_after(10ms);
+    commit_scheduled_ = true;
+    commit_timer_.async_wait([this, force](const auto& error) {
+      commit_scheduled_ = false;
+      if (!error) commit(force);
+    });
+    return;
+  }
+  if (probes_due_) plan_probes();
+  const bool due = roster_.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
+  take_events();
+  arm_deadline();
+  if (!due && !force) return;
+  live_.reset();
+  const abi::Generation generation{latest_.epoch, latest_.n + 1};
+  auto compiled = compiler_.compile(roster_.snapshot(generation));
+  if (!compiled) {
+    data_plane_note_ = "not compiled: " + compiled.error();
+    event({unix_ms_now(), "generation " + to_string(generation), "", "refused", "", compiled.error()});
+    return;
+  }
+  latest_ = generation;
+  latest_at_ = std::chrono::steady_clock::now();
+  first_published_ = true;
+  newest_ = *compiled;
+  unsent_ = std::move(*compiled);
+  store_soon();
+  publish_when_stored();
+}
+
+void Controller::Loop::publish_when_stored() {
+  if (stores_in_progress_ != 0 || !unsent_ || publisher_ == nullptr) return;
+  publisher_->publish(std::move(*unsent_));
+  unsent_.reset();
+}
+
+void Controller::Loop::arm_deadline() {
+  const std::int64_t now = unix_ms_now();
+  const auto next = roster_.next_deadline(now);
+  if (!next) {
+    deadline_timer_.cancel();
+    return;
+  }
+  deadline_timer_.expires_after(std::chrono::milliseconds(std::clamp<std::int64_t>(*next - now, 1, kLongestSleepMs)));
+  deadline_timer_.async_wait([this](const auto& error) {
+    if (!error) commit();
+  });
+}
+
+void Controller::Loop::plan_probes() {
+  probes_due_ = false;
+  prober_->set_probes(health_.plan(roster_));
+}
+
+void Controller::Loop::answer_waiters(abi::Generation generation, const std::string& why) {
+  std::erase_if(waiters_, [&](const auto& waiter) {
+    if (waiter->generation > generation) return false;
+    waiter->done.set_value(why);
+    return true;
+  });
+}
+
+// ---- the state on disk ----
+
+std::string Controller::Loop::encoded() {
+  return encode_state({config_text_, config_file_, latest_.epoch, roster_.memory()});
+}
+
+void Controller::Loop::store_soon() {
+  if (store_scheduled_) return;
+  store_scheduled_ = true;
+  store_timer_.expires_after(kStoreDelay);
+  store_timer_.async_wait([this](const auto& error) {
+    store_scheduled_ = false;
+    if (!error) store_now();
+  });
+}
+
+void Controller::Loop::store_now() {
+  ++stores_in_progress_;
+  asio::post(disk_, [this, text = encoded()] {
+    auto result = store_.save(text);
+    asio::post(io_, [this, result = std::move(result)] { stored(result); });
+  });
+}
+
+void Controller::Loop::stored(const tl::expected<void, std::string>& result) {
+  --stores_in_progress_;
+  const std::string error = result ? "" : result.error();
+  if (error != store_error_) event({unix_ms_now(), "state", "", result ? "stored" : "not stored", "", error});
+  store_error_ = error;
+  publish_when_stored();  // traffic matters more than the disk
+}
+
+// ---- operations ----
+
+Controller::Loop::Applied Controller::Loop::apply(const Config& config, const std::string& text, const std::string& file) {
+  Applied applied;
+  applied.changes = cp::diff(roster_.config(), config);
+  if (!applied.changes.empty() || config != roster_.config()) {
+    // Nothing is kept of a configuration that cannot be compiled: try before it counts.
+    Roster trial = roster_;
+    auto possible = trial.apply(config, unix_ms_now());
+    if (possible) {
+      trial.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
+      if (auto compiled = compiler_.compile(trial.snapshot({latest_.epoch, latest_.n + 1})); !compiled) {
+        possible = tl::unexpected(compiled.error());
+      }
+    }
+    if (!possible) {
+      applied.violations.push_back({file, 0, "", possible.error()});
+      return applied;
+    }
+    roster_ = std::move(trial);
+    config_text_ = text;
+    config_file_ = file;
+    mirror_->set_static(config.static_neighbours);
+    mirror_->want(roster_.addresses());
+    std::erase_if(paths_, [addresses = roster_.addresses()](const auto& item) {
+      return !std::ranges::binary_search(addresses, item.first);
+    });
+    while (mirror_->step()) {
+    }
+    take_paths();
+    start_new_listeners();
+    probes_due_ = true;
+    event({unix_ms_now(), "config", "", "applied", "", file + ": " + std::to_string(applied.changes.size()) + " changes"});
+    store_now();
+    commit(true);
+  }
+  applied.generation = latest_;
+  applied.waiter = std::make_shared<Waiter>();
+  applied.waiter->generation = latest_;
+  if (latest_ != abi::Generation{latest_.epoch, 0} && active_ >= latest_ && data_plane_) {
+    applied.waiter->done.set_value("");
+  } else {
+    waiters_.push_back(applied.waiter);
+  }
+  return applied;
+}
+
+std::vector<Change> Controller::Loop::diff(const Config& config) const {
+  return cp::diff(roster_.config(), config);
+}
+
+// The caller has waited long enough; why is nothing there yet?
+std::string Controller::Loop::give_up(const std::shared_ptr<Waiter>& waiter) {
+  std::erase(waiters_, waiter);
+  if (!data_plane_) return "lb-dp: " + data_plane_note_ + "; the configuration is kept and published when lb-dp is there";
+  return "lb-dp has not taken generation " + to_string(waiter->generation) + " yet" +
+         (data_plane_note_.empty() ? "" : ": " + data_plane_note_);
+}
+
+tl::expected<std::vector<TargetKey>, std::string> Controller::Loop::drain(const abi::IpAddress& address, std::uint16_t port,
+                                                                          const std::optional<std::string>& group,
+                                                                          bool drain) {
+  auto touched = roster_.drain(address, port, group, drain, unix_ms_now());
+  if (!touched) return touched;
+  store_now();
+  commit();
+  return touched;
+}
+
+void Controller::Loop::reload() {
+  if (options_.config_file.empty()) {
+    spdlog::warn("SIGHUP: there is no configuration file to read; use lbctl apply");
+    return;
+  }
+  std::ifstream stream(options_.config_file);
+  std::ostringstream text;
+  if (stream) text << stream.rdbuf();
+  LoadResult result = load(text.str(), options_.config_file);
+  if (!stream) result.violations.push_back({options_.config_file, 0, "", "cannot be read"});
+  for (const Violation& warning : result.warnings)
+    spdlog::warn("{}:{}: {}: {}", warning.file, warning.line, warning.field, warning.text);
+  if (result.violations.empty()) result.violations = apply(*result.config, text.str(), options_.config_file).violations;
+  if (result.violations.empty()) return;
+  spdlog::error("SIGHUP: nothing was changed\n{}", to_text(result.violations));
+  event({unix_ms_now(), "config", "", "refused", "",
+         options_.config_file + ": " + std::to_string(result.violations.size()) + " violations"});
+}
+
+}  // namespace lb::cp

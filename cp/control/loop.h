@@ -1,0 +1,164 @@
+// Inside of the Controller: what its thread owns. Private to cp/control.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/thread_pool.hpp>
+#include <deque>
+#include <future>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "cp/control/controller.h"
+#include "cp/control/health_book.h"
+#include "cp/control/slot_shares.h"
+#include "cp/control/state_file.h"
+#include "cp/health/prober.h"
+#include "cp/net/route_mirror.h"
+#include "cp/snapshot/compile.h"
+#include "cp/snapshot/publish.h"
+#include "cp/snapshot/roster.h"
+#include "cp/stats/stats_reader.h"
+#include "dp/lb/snapshot.h"
+
+namespace lb::cp {
+
+class Controller::Loop {
+ public:
+  Loop(ControllerOptions options, StateFile store, std::unique_ptr<RouteMirror> mirror);
+  ~Loop();
+
+  // Before start(): takes over the state on disk and the configuration.
+  tl::expected<void, std::string> begin();
+  void start();
+  void stop();
+
+  // Runs `work` on the control thread and waits for what it returns.
+  template <typename Work>
+  auto call(Work work) -> decltype(work()) {
+    std::packaged_task<decltype(work())()> task(std::move(work));
+    auto result = task.get_future();
+    asio::post(io_, [&task] { task(); });
+    return result.get();
+  }
+
+  // How an apply ended, for the caller that waits.
+  struct Waiter {
+    abi::Generation generation;
+    std::promise<std::string> done;  // "": every worker forwards by it; else why not
+  };
+
+  // On the control thread, through call().
+  struct Applied {
+    std::vector<Violation> violations;
+    std::vector<Change> changes;
+    abi::Generation generation;
+    std::shared_ptr<Waiter> waiter;
+  };
+  Applied apply(const Config& config, const std::string& text, const std::string& file);
+  std::vector<Change> diff(const Config& config) const;
+  tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
+                                                          const std::optional<std::string>& group, bool drain);
+  std::shared_ptr<const LiveState> live();
+  MetricsInput metrics();
+  explain::Context explain_context();
+  std::string give_up(const std::shared_ptr<Waiter>& waiter);
+  void reload();
+
+ private:
+  // loop.cc: events, changes, generations
+  void event(Event event);
+  void take_events();
+  void changed();  // a generation may be due: within kCoalesce
+  void commit(bool force = false);
+  void publish_when_stored();
+  void arm_deadline();
+  void plan_probes();
+  void store_soon();
+  void store_now();
+  void stored(const tl::expected<void, std::string>& result);
+  std::string encoded();
+  void answer_waiters(abi::Generation generation, const std::string& why);
+  bool paths_ready() const;
+  std::optional<std::uint64_t> flows_of(std::uint32_t id) const { return stats_.target_flows(id); }
+
+  // loop_io.cc: network, lb-dp
+  void watch_network();
+  void network_changed();
+  void look_up_paths();
+  void take_paths();
+  void choose_tunnel_sources();
+  void tick();
+  void on_probe(const ProbeSpec& spec, const ProbeResult& result);
+  void on_hello(const DataPlane& data_plane);
+  void on_verdict(abi::Generation generation, abi::Refusal refusal, const std::string& text);
+  void on_active(abi::Generation generation);
+  void on_disconnected(const std::string& reason);
+  void on_late(abi::Generation generation, std::chrono::milliseconds waited);
+  void start_new_listeners();
+
+  using SteadyTime = std::chrono::steady_clock::time_point;
+
+  ControllerOptions options_;
+  StateFile store_;
+  std::unique_ptr<RouteMirror> mirror_;
+  asio::io_context io_;
+  asio::thread_pool disk_{1};  // writes the state file, in order
+  asio::posix::stream_descriptor network_{io_};
+  asio::steady_timer commit_timer_{io_};
+  asio::steady_timer deadline_timer_{io_};
+  asio::steady_timer store_timer_{io_};
+  asio::steady_timer tick_timer_{io_};
+  std::thread thread_;
+
+  Roster roster_;
+  HealthBook health_;
+  Compiler compiler_;
+  StatsReader stats_;
+  std::string config_text_;
+  std::string config_file_;
+  std::map<abi::IpAddress, Path> paths_;
+  std::deque<Event> events_;                             // newest first
+  std::map<std::uint32_t, std::string> counter_owners_;  // listener by counter index
+  bool probes_due_ = true;                               // the set of probes is to be planned anew
+
+  abi::Generation latest_;  // last one compiled
+  SteadyTime latest_at_;
+  std::optional<CompiledSnapshot> newest_;    // compiled last, not accepted yet or the same as in_force_
+  std::optional<CompiledSnapshot> unsent_;    // waits for the state to be on disk
+  std::optional<CompiledSnapshot> in_force_;  // every worker forwards by it
+  abi::Generation active_;
+  double last_apply_seconds_ = 0;
+  bool commit_scheduled_ = false;
+  bool first_published_ = false;
+  SteadyTime started_at_;
+  std::vector<std::shared_ptr<Waiter>> waiters_;
+
+  bool store_scheduled_ = false;
+  unsigned stores_in_progress_ = 0;
+  std::string store_error_;
+
+  std::optional<DataPlane> data_plane_;  // present while connected
+  std::string data_plane_note_ = "not connected yet";
+
+  SlotShares shares_;
+  std::shared_ptr<const LiveState> live_;
+  SteadyTime live_at_;
+  std::chrono::steady_clock::duration live_cost_{};
+  std::map<std::uint64_t, SegmentBytes> verified_segments_;
+  std::shared_ptr<const lb::Snapshot> explained_;
+
+  std::unique_ptr<Prober> prober_;  // after what its callback touches
+  std::unique_ptr<Publisher> publisher_;
+};
+
+std::int64_t unix_ms_now();
+
+}  // namespace lb::cp

@@ -1,0 +1,129 @@
+#include "cp/control/state_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+namespace lb::cp {
+namespace {
+
+constexpr const char* kName = "state.json";
+constexpr const char* kBefore = "state.json.1";
+constexpr const char* kNew = "state.json.new";
+constexpr const char* kBeforeNew = "state.json.1.new";
+
+tl::unexpected<std::string> fail(const std::string& what) {
+  return tl::unexpected(what + ": " + std::strerror(errno));
+}
+
+// nullopt: there is no such file (errno ENOENT) or it cannot be read.
+std::optional<std::string> read_all(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  std::string bytes;
+  std::array<char, 65536> buffer{};
+  ssize_t n = 0;
+  while ((n = read(fd, buffer.data(), buffer.size())) > 0) bytes.append(buffer.data(), static_cast<std::size_t>(n));
+  const int error = errno;
+  close(fd);
+  errno = error;
+  if (n < 0) return std::nullopt;
+  return bytes;
+}
+
+bool write_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = write(fd, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    bytes.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return true;
+}
+
+}  // namespace
+
+StateFile::StateFile(std::string directory, int lock_fd, int directory_fd)
+    : directory_(std::move(directory)), lock_fd_(lock_fd), directory_fd_(directory_fd) {}
+
+StateFile::StateFile(StateFile&& other) noexcept
+    : directory_(std::move(other.directory_)),
+      lock_fd_(std::exchange(other.lock_fd_, -1)),
+      directory_fd_(std::exchange(other.directory_fd_, -1)) {}
+
+StateFile::~StateFile() {
+  if (directory_fd_ >= 0) close(directory_fd_);
+  if (lock_fd_ >= 0) close(lock_fd_);  // and with it the lock
+}
+
+std::string StateFile::path(const char* name) const {
+  return directory_ + "/" + name;
+}
+
+tl::expected<StateFile, std::string> StateFile::open(const std::string& directory) {
+  std::error_code error;
+  const bool made = std::filesystem::create_directories(directory, error);
+  if (error) return tl::unexpected("state directory " + directory + ": " + error.message());
+  if (made) std::filesystem::permissions(directory, std::filesystem::perms::owner_all, error);
+  const int directory_fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory_fd < 0) return fail("state directory " + directory);
+  const std::string lock = directory + "/lock";
+  const int lock_fd = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  StateFile file(directory, lock_fd, directory_fd);
+  if (lock_fd < 0) return fail(lock);
+  if (flock(lock_fd, LOCK_EX | LOCK_NB) == 0) return file;
+  if (errno == EWOULDBLOCK) return tl::unexpected("another lb-cp runs on the state directory " + directory);
+  return fail(lock);
+}
+
+StateFile::Loaded StateFile::load() {
+  Loaded loaded;
+  for (const char* name : {kName, kBefore}) {
+    const std::string file = path(name);
+    const auto bytes = read_all(file);
+    if (!bytes) {
+      if (errno != ENOENT) loaded.errors.push_back("state file " + file + " cannot be read: " + std::strerror(errno));
+      continue;
+    }
+    auto state = decode_state(*bytes);
+    if (state) {
+      loaded.state = std::move(*state);
+      return loaded;
+    }
+    const std::string aside = file + ".corrupt";
+    const bool moved = rename(file.c_str(), aside.c_str()) == 0;
+    loaded.errors.push_back("state file " + file + " is corrupt: " + state.error() + (moved ? "; it is now " + aside : ""));
+  }
+  return loaded;
+}
+
+tl::expected<void, std::string> StateFile::save(const std::string& encoded) const {
+  const std::string fresh = path(kNew);
+  const int fd = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd < 0) return fail(fresh);
+  const bool written = write_all(fd, encoded) && fsync(fd) == 0;
+  const int error = errno;
+  close(fd);
+  errno = error;
+  if (!written) return fail(fresh);
+  // The present one is kept under its second name before the new one takes its place: there is always a whole one.
+  unlink(path(kBeforeNew).c_str());
+  if (link(path(kName).c_str(), path(kBeforeNew).c_str()) == 0) {
+    if (rename(path(kBeforeNew).c_str(), path(kBefore).c_str()) != 0) return fail(path(kBefore));
+  } else if (errno != ENOENT) {
+    return fail(path(kBeforeNew));
+  }
+  if (rename(fresh.c_str(), path(kName).c_str()) != 0) return fail(path(kName));
+  if (fsync(directory_fd_) != 0) return fail(directory_);
+  return {};
+}
+
+}  // namespace lb::cp

@@ -1,0 +1,57 @@
+// What lb-cp must not forget, on disk: the configuration in force, the epoch, ids, states and drains with their deadlines.
+//
+//   DIR/lock            held while an lb-cp runs: a second one on the same directory is refused
+//   DIR/state.json      {"lb_state":1,"checksum":"…","body":{…}}, replaced as a whole (write, fsync, rename, fsync of DIR)
+//   DIR/state.json.1    the one before it
+//
+// A file that is torn or whose checksum is wrong is moved aside as NAME.corrupt and named; the one before it is used.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "cp/snapshot/roster.h"
+
+namespace lb::cp {
+
+struct SavedState {
+  std::string config_text;  // as it was applied; empty: none yet
+  std::string config_file;  // its name, for messages
+  std::uint64_t epoch = 0;  // of the last lb-cp that ran
+  RosterMemory roster;
+};
+
+// The bytes of a state file, and back. The error says what is wrong: "cut short", "checksum", "body: …".
+std::string encode_state(const SavedState& state);
+tl::expected<SavedState, std::string> decode_state(std::string_view bytes);
+
+class StateFile {
+ public:
+  // Makes the directory (0700) if need be and locks it. Errors: the system's, or that another lb-cp holds the lock.
+  static tl::expected<StateFile, std::string> open(const std::string& directory);
+  StateFile(StateFile&& other) noexcept;
+  StateFile& operator=(StateFile&&) = delete;
+  ~StateFile();
+
+  struct Loaded {
+    std::optional<SavedState> state;  // nullopt: there is none
+    std::vector<std::string> errors;  // what was found broken and where it is now
+  };
+  Loaded load();
+  // Durable when it returns without error. Any one thread at a time.
+  tl::expected<void, std::string> save(const std::string& encoded) const;
+
+ private:
+  StateFile(std::string directory, int lock_fd, int directory_fd);
+  [[nodiscard]] std::string path(const char* name) const;
+
+  std::string directory_;
+  int lock_fd_ = -1;
+  int directory_fd_ = -1;
+};
+
+}  // namespace lb::cp

@@ -1,0 +1,131 @@
+#include "cp/control/state_file.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+namespace lb::cp {
+namespace {
+
+SavedState sample(const std::string& text) {
+  Config config;
+  config.vips.push_back({"web", abi::IpAddress::v4(192, 0, 2, 10)});
+  config.listeners.push_back({"web-80", "web", ListenerProtocol::tcp_udp, 80, 90, {{"blue", 3}}});
+  TargetGroup group;
+  group.name = "blue";
+  group.health_check.protocol = ProbeProtocol::http;
+  group.health_check.matcher = {{200, 204}, {301, 301}};
+  group.minimum_healthy_percentage = 50;
+  group.targets = {{abi::IpAddress::v4(10, 0, 0, 1), 80, 2}, {*parse_address("2001:db8::1"), 81, 1}};
+  config.groups.push_back(group);
+  Roster roster;
+  EXPECT_TRUE(roster.apply(config, 1000));
+  roster.set_health({"blue", abi::IpAddress::v4(10, 0, 0, 1), 80}, Health::unhealthy, StateReason::timeout,
+                    "words \"x\" \xff", 2000);
+  EXPECT_TRUE(roster.drain(*parse_address("2001:db8::1"), 81, std::nullopt, true, 3000));
+  roster.settle(3000, [](std::uint32_t) { return std::nullopt; });
+  config.listeners[0].groups[0].name = "green";
+  config.groups[0].name = "green";
+  EXPECT_TRUE(roster.apply(config, 4000));
+  roster.settle(4000, [](std::uint32_t) { return std::nullopt; });
+  return {text, "lb.yaml", 41, roster.memory()};
+}
+
+class StateFileTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = std::filesystem::temp_directory_path() / "lb-state-XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  [[nodiscard]] StateFile open() const {
+    auto file = StateFile::open(directory_ / "deep/er");
+    EXPECT_TRUE(file) << file.error();
+    return std::move(*file);
+  }
+  [[nodiscard]] std::filesystem::path path(const std::string& name) const { return directory_ / "deep/er" / name; }
+  static std::string slurp(const std::filesystem::path& path) {
+    std::ostringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+  }
+  static void spill(const std::filesystem::path& path, const std::string& text) { std::ofstream(path) << text; }
+
+  std::filesystem::path directory_;
+};
+
+TEST_F(StateFileTest, NothingIsThereAtFirst) {
+  const auto loaded = open().load();
+  EXPECT_FALSE(loaded.state);
+  EXPECT_TRUE(loaded.errors.empty());
+}
+
+TEST_F(StateFileTest, WhatWasSavedIsLoaded) {
+  const std::string encoded = encode_state(sample("version: 1\n"));
+  {
+    const StateFile file = open();
+    ASSERT_TRUE(file.save(encoded));
+  }
+  const auto loaded = open().load();
+  ASSERT_TRUE(loaded.state);
+  EXPECT_EQ(loaded.state->config_text, "version: 1\n");
+  EXPECT_EQ(loaded.state->config_file, "lb.yaml");
+  EXPECT_EQ(loaded.state->epoch, 41U);
+  ASSERT_EQ(loaded.state->roster.groups.size(), 2U);
+  EXPECT_EQ(loaded.state->roster.groups[0].config.health_check.matcher, (std::vector<StatusRange>{{200, 204}, {301, 301}}));
+  EXPECT_EQ(encode_state(*loaded.state), encoded) << "nothing is lost on the way";
+}
+
+TEST_F(StateFileTest, TornAtEveryByteTheLastGoodOneIsUsedAndTheBrokenOneNamed) {
+  StateFile file = open();
+  ASSERT_TRUE(file.save(encode_state(sample("first"))));
+  ASSERT_TRUE(file.save(encode_state(sample("second"))));
+  const std::string good = slurp(path("state.json.1"));
+  const std::string whole = slurp(path("state.json"));
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    ASSERT_FALSE(decode_state(whole.substr(0, size))) << size;
+    if (size % 101 != 0 && size + 1 != whole.size()) continue;
+    spill(path("state.json"), whole.substr(0, size));
+    spill(path("state.json.1"), good);
+    const auto loaded = file.load();
+    ASSERT_TRUE(loaded.state) << size;
+    ASSERT_EQ(loaded.state->config_text, "first") << size;
+    ASSERT_EQ(loaded.errors.size(), 1U) << size;
+    ASSERT_NE(loaded.errors[0].find("state.json is corrupt: "), std::string::npos) << loaded.errors[0];
+    ASSERT_TRUE(std::filesystem::exists(path("state.json.corrupt")));
+    ASSERT_FALSE(std::filesystem::exists(path("state.json")));
+  }
+}
+
+TEST_F(StateFileTest, EveryFlippedByteIsNoticed) {
+  const std::string whole = encode_state(sample("text"));
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    std::string bad = whole;
+    bad[i] = static_cast<char>(bad[i] ^ 0x20);
+    ASSERT_FALSE(decode_state(bad)) << i;
+  }
+}
+
+TEST_F(StateFileTest, BothFilesBrokenStartEmptyAndNameBoth) {
+  StateFile file = open();
+  spill(path("state.json"), "{}");
+  spill(path("state.json.1"), "");
+  const auto loaded = file.load();
+  EXPECT_FALSE(loaded.state);
+  EXPECT_EQ(loaded.errors.size(), 2U);
+}
+
+TEST_F(StateFileTest, SecondProcessOnTheDirectoryIsRefused) {
+  const StateFile first = open();
+  const auto second = StateFile::open(directory_ / "deep/er");
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error(), "another lb-cp runs on the state directory " + (directory_ / "deep/er").string());
+}
+
+}  // namespace
+}  // namespace lb::cp
