@@ -67,7 +67,9 @@ tl::expected<void, std::string> DataPlane::start() {
   auto store = SnapshotStore::open(config_.state_dir);
   if (!store) return tl::unexpected(store.error());
   store_ = std::move(*store);
-  start_workers();
+  for (std::uint32_t w = 0; w < workers; ++w) {
+    workers_.push_back(std::make_unique<Worker>(w, config_, *ports_, *stats_, generations_));
+  }
   return {};
 }
 
@@ -89,26 +91,27 @@ tl::expected<void, std::string> DataPlane::attach_steering() {
   return {};
 }
 
-void DataPlane::start_workers() {
-  for (std::uint32_t w = 0; w < config_.workers.size(); ++w) {
-    workers_.push_back(std::make_unique<Worker>(w, config_, *ports_, *stats_, generations_));
+void DataPlane::launch_workers() {
+  launched_ = true;
+  for (std::uint32_t w = 0; w < workers_.size(); ++w) {
     rte_eal_remote_launch(
         [](void* worker) {
           static_cast<Worker*>(worker)->run();
           return 0;
         },
-        workers_.back().get(), w);
+        workers_[w].get(), w);
   }
 }
 
 void DataPlane::stop_workers() {
   for (const auto& worker : workers_) worker->stop();
-  if (!workers_.empty()) rte_eal_mp_wait_lcore();
+  if (launched_) rte_eal_mp_wait_lcore();
 }
 
 tl::expected<void, std::string> DataPlane::serve(int stop_fd) {
   SnapshotReader reader(*this, store_.get());
-  reader.restore();
+  reader.restore();  // first: the first packet is forwarded already
+  launch_workers();
   if (auto r = reader.listen(config_.control_socket); !r) return r;
   spdlog::info("{} is ready: {} workers, {} ports, control socket {}", config_.name, workers_.size(), ports_->list().size(),
                config_.control_socket);

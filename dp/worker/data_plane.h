@@ -1,6 +1,6 @@
 // All of lb-dp below main(): made in the order that start needs, taken down in the reverse.
 //
-//   steering (AF_XDP programs) → EAL → ports → stats region → flow region → workers → control socket, stored snapshot
+//   steering (AF_XDP programs) → EAL → ports → stats region → flow region → stored snapshot → workers → control socket
 //
 // Thread: the main thread; workers run on their own and share with it what is said to be shared at each member.
 #pragma once
@@ -30,10 +30,11 @@ class DataPlane final : public GenerationSink {
   DataPlane(const DataPlane&) = delete;
   DataPlane& operator=(const DataPlane&) = delete;
 
-  // Starts everything but the control socket. Errors in words.
+  // Makes everything but the control socket. Errors in words.
   tl::expected<void, std::string> start();
 
-  // Listens for lb-cp and serves until `stop_fd` (a signalfd or the like) can be read.
+  // Takes the stored generation into force, sets the workers going, listens for lb-cp and serves until `stop_fd` (a signalfd
+  // or the like) can be read.
   tl::expected<void, std::string> serve(int stop_fd);
 
   void describe(abi::Hello& hello) const override;
@@ -45,7 +46,7 @@ class DataPlane final : public GenerationSink {
   tl::expected<void, std::string> attach_steering();
   tl::expected<io::PortMap, SnapshotError> map_ports(const Snapshot& snapshot) const;
   tl::expected<void, SnapshotError> check_capacity(const Snapshot& snapshot) const;
-  void start_workers();
+  void launch_workers();
   void stop_workers();
   void report_laggard();
 
@@ -59,6 +60,7 @@ class DataPlane final : public GenerationSink {
   std::unique_ptr<SnapshotStore> store_;
   GenerationSwitch<ActiveGeneration> generations_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  bool launched_ = false;
   bool steering_to_prune_ = false;  // a generation has begun and the VIPs of older ones are still steered
   std::uint64_t moving_since_ns_ = 0;
   std::uint64_t next_report_ns_ = 0;

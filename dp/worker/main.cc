@@ -12,6 +12,7 @@
 #include "dp/io/config.h"
 #include "dp/io/eal.h"
 #include "dp/io/fd.h"
+#include "dp/lb/dispatch.h"
 #include "dp/worker/data_plane.h"
 
 namespace {
@@ -36,6 +37,12 @@ lb::io::Fd end_signals() {
 }
 
 int run(const lb::io::DpConfig& config) {
+  const auto& kernel = lb::chosen_kernel();
+  if (!kernel) {
+    spdlog::critical("{}", kernel.error());
+    return kExitConfig;
+  }
+  spdlog::info("{}: lb-dp {}, packet path built for x86-64-{}", config.name, LB_VERSION, (*kernel)->name);
   const lb::io::Fd signals = end_signals();
   if (!signals) {
     spdlog::critical("signalfd: {}", std::strerror(errno));
