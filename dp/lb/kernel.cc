@@ -443,9 +443,13 @@ bool supported() {
 
 extern const Kernel LB_KERNEL;
 const Kernel LB_KERNEL = {
-    LB_MARCH, supported,
-    process,  {stage_parse, stage_hash, stage_vip, stage_flow, stage_pick, stage_decide, stage_rewrite, stage_count},
-    sweep,    hash_one,
+    .name = LB_MARCH,
+    .supported = supported,
+    .process = process,
+    .begin = begin,
+    .stages = {stage_parse, stage_hash, stage_vip, stage_flow, stage_pick, stage_decide, stage_rewrite, stage_count},
+    .sweep = sweep,
+    .hash = hash_one,
 };
 
 }  // namespace lb

@@ -16,6 +16,7 @@ struct Kernel {
   const char* name;                         // "v2", "v3", "v4"
   bool (*supported)();                      // by this CPU
   void (*process)(Work& work);              // all stages
+  void (*begin)(Work& work);                // before the first stage
   void (*stages[kStageCount])(Work& work);  // one by one, for the benchmarks
   void (*sweep)(Work& work, std::uint32_t lines);
   Hash128 (*hash)(const HashKeys& keys, const net::FlowKey& key);  // for tests
