@@ -51,11 +51,11 @@ void write_ip(std::uint8_t* ip, bool is_v6, const abi::IpAddress& source, const 
 
 // The Ethernet header and its tags, MACs swapped for an answer.
 void write_l2_of(const std::uint8_t* frame, const ParsedPacket& packet, bool swap, std::uint8_t* out) {
-  std::uint8_t macs[12];
-  std::memcpy(macs, frame + (swap ? 6 : 0), 6);
-  std::memcpy(macs + 6, frame + (swap ? 0 : 6), 6);
+  const auto destination = load<abi::MacAddress>(frame + (swap ? 6 : 0));
+  const auto source = load<abi::MacAddress>(frame + (swap ? 0 : 6));
   std::memmove(out, frame, packet.l2_length);
-  std::memcpy(out, macs, sizeof macs);
+  store(out, destination);
+  store(out + 6, source);
 }
 
 struct Reset {
