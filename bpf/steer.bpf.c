@@ -6,13 +6,14 @@
 // Attached by dp/io/steering.cc before DPDK starts. The names xsk_def_prog, xsks_map and xsk_prog_version are those by which
 // libxdp recognises a program that it may use as it is (it then only enters its sockets into xsks_map).
 // Steered packets never fall back to the kernel: a kernel that does not own the VIP would answer or forward them.
+// clang-format off
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+// clang-format on
 
 #define MAX_VLAN_TAGS 2
 #define MAX_QUEUES 64
@@ -55,36 +56,36 @@ struct {
 } outcomes SEC(".maps");
 
 static __always_inline void count(__u32 outcome) {
-  __u64 *packets = bpf_map_lookup_elem(&outcomes, &outcome);
+  __u64* packets = bpf_map_lookup_elem(&outcomes, &outcome);
   if (packets) ++*packets;
 }
 
 // Reads the destination address into `out`; 0 if the frame is not a whole IPv4 or IPv6 header.
-static __always_inline int read_destination(const struct xdp_md *context, struct address *out) {
-  const void *const end = (const void *)(long)context->data_end;
-  const struct ethhdr *ethernet = (const void *)(long)context->data;
-  if ((const void *)(ethernet + 1) > end) return 0;
+static __always_inline int read_destination(const struct xdp_md* context, struct address* out) {
+  const void* const end = (const void*)(long)context->data_end;
+  const struct ethhdr* ethernet = (const void*)(long)context->data;
+  if ((const void*)(ethernet + 1) > end) return 0;
   __be16 ether_type = ethernet->h_proto;
-  const void *next = ethernet + 1;
+  const void* next = ethernet + 1;
 #pragma unroll
   for (int i = 0; i < MAX_VLAN_TAGS; ++i) {
     if (ether_type != bpf_htons(ETH_P_8021Q) && ether_type != bpf_htons(ETH_P_8021AD)) break;
-    const struct vlan_header *tag = next;
-    if ((const void *)(tag + 1) > end) return 0;
+    const struct vlan_header* tag = next;
+    if ((const void*)(tag + 1) > end) return 0;
     ether_type = tag->ether_type;
     next = tag + 1;
   }
   if (ether_type == bpf_htons(ETH_P_IP)) {
-    const struct iphdr *ip = next;
-    if ((const void *)(ip + 1) > end) return 0;
+    const struct iphdr* ip = next;
+    if ((const void*)(ip + 1) > end) return 0;
     out->bytes[10] = 0xff;
     out->bytes[11] = 0xff;
     __builtin_memcpy(&out->bytes[12], &ip->daddr, 4);
     return 1;
   }
   if (ether_type == bpf_htons(ETH_P_IPV6)) {
-    const struct ipv6hdr *ip = next;
-    if ((const void *)(ip + 1) > end) return 0;
+    const struct ipv6hdr* ip = next;
+    if ((const void*)(ip + 1) > end) return 0;
     __builtin_memcpy(out->bytes, &ip->daddr, 16);
     return 1;
   }
@@ -92,7 +93,7 @@ static __always_inline int read_destination(const struct xdp_md *context, struct
 }
 
 SEC("xdp")
-int xsk_def_prog(struct xdp_md *context) {
+int xsk_def_prog(struct xdp_md* context) {
   struct address destination = {};
   if (!read_destination(context, &destination) || !bpf_map_lookup_elem(&vips, &destination)) {
     count(PASSED);
