@@ -192,25 +192,29 @@ class Validator {
     return port;
   }
 
-  // A port that no mode here can translate to: told at the field that names it, the group's only once.
+  // No mode here translates ports: a target's port must be among its listeners'. Told at the field that names it, the
+  // group's only once.
+  void target_port(const std::string& field, std::size_t index, const TargetGroup& group, std::uint16_t port) const {
+    if (port == 0) return;
+    for (const std::size_t user : users_[index]) {
+      const Listener& listener = result_.listeners[user];
+      const PortRange range{listener.first_port, listener.last_port};
+      const std::string used_by = "listener '" + listener.name + "' is on " + format_port_range(range);
+      if (port < range.first || port > range.last) {
+        return violation(field, std::string(to_string(group.mode)) + " does not translate ports and " + used_by +
+                                    ": must be " + (range.first == range.last ? std::to_string(range.first) + " or " : "") +
+                                    "left out");
+      }
+      if (range.first != range.last) {
+        warning(field, "is for the health check and the target's name: " + used_by + ", and packets keep the client's port");
+      }
+    }
+  }
+
   void target_ports(const std::string& path, int index, TargetGroup& group, std::uint16_t shared_port) {
     const config::TargetGroup& from = file_.target_groups(index);
-    const Listener* other = nullptr;
-    const auto cannot_reach = [&](std::uint16_t port) {
-      other = nullptr;
-      for (const std::size_t user : users_[static_cast<std::size_t>(index)]) {
-        const Listener& listener = result_.listeners[user];
-        if (listener.first_port != port || listener.last_port != port) other = &listener;
-      }
-      return port != 0 && other != nullptr;
-    };
-    const auto text = [&] {
-      const bool one = other->first_port == other->last_port;
-      return std::string(to_string(group.mode)) + " does not translate ports and listener '" + other->name + "' is on " +
-             format_port_range({other->first_port, other->last_port}) + ": " +
-             (one ? "must be " + std::to_string(other->first_port) + " or left out" : "must be left out");
-    };
-    if (cannot_reach(group.port)) violation(path + ".port", text());
+    const auto group_index = static_cast<std::size_t>(index);
+    target_port(path + ".port", group_index, group, group.port);
 
     std::set<std::pair<abi::IpAddress, std::uint16_t>> known;
     std::size_t at = 0;  // in group.targets: entries whose address was refused are not there
@@ -219,7 +223,7 @@ class Validator {
       const auto address = parse_address(from.targets(t).address());
       if (!address || !is_host_address(*address)) continue;
       Target& target = group.targets[at++];
-      if (from.targets(t).has_port() && cannot_reach(target.port)) violation(target_path + ".port", text());
+      if (from.targets(t).has_port()) target_port(target_path + ".port", group_index, group, target.port);
       if (target.port == 0) target.port = shared_port;
       if (vip_addresses_.contains(target.address)) violation(target_path + ".address", "is the address of a VIP");
       if (!known.emplace(target.address, target.port).second) {

@@ -46,7 +46,7 @@ class Assembly {
     }
     const VipCells cells = make_vip_cells(vips_, listeners_);
 
-    RootBytes bytes;
+    RootBytes bytes(sizeof(abi::Target) * targets_.size() + sizeof(abi::Listener) * listeners_.size() + (1U << 20));
     auto root = abi::Root();  // value-initialized, padding too
     root.generation = input_.generation;
     root.fleet_seed = input_.fleet_seed;
@@ -136,11 +136,13 @@ class Assembly {
     if (!group_index_.emplace(config.name, index).second)
       return refuse("target group " + config.name + " stands in the snapshot twice");
 
+    const TargetIdentities identities(config.name);
     std::vector<std::pair<MaglevTarget, const TargetInput*>> rotation;
+    rotation.reserve(input.targets.size());
     for (const TargetInput& target : input.targets) {
-      auto identity = add_target(target, config, index);
-      if (!identity) return tl::unexpected(identity.error());
-      if (target.weight > 0) rotation.push_back({{*identity, target.weight}, &target});
+      const std::uint64_t identity = identities.of(target.key.address, target.key.port);
+      if (auto ok = add_target(target, identity, config, index); !ok) return ok;
+      if (target.weight > 0) rotation.push_back({{identity, target.weight}, &target});
     }
     if (rotation.size() > abi::kMaxTargetsPerGroup) {
       return too_many(("targets in target group " + config.name).c_str(), rotation.size(), abi::kMaxTargetsPerGroup);
@@ -174,9 +176,8 @@ class Assembly {
     return {};
   }
 
-  // Returns the target's identity.
-  tl::expected<std::uint64_t, Error> add_target(const TargetInput& input, const TargetGroup& group,
-                                                std::uint32_t group_index) {
+  tl::expected<void, Error> add_target(const TargetInput& input, std::uint64_t identity, const TargetGroup& group,
+                                       std::uint32_t group_index) {
     const auto named = [&] { return "target " + group.name + " " + format_endpoint(input.key.address, input.key.port); };
     if (input.weight > 65535) return refuse(named() + ": weight " + std::to_string(input.weight) + " is above 65535");
     if (input.key.group != group.name) return refuse(named() + ": belongs to target group " + input.key.group);
@@ -184,7 +185,7 @@ class Assembly {
     if ((target.flags & abi::kTargetLive) != 0)
       return refuse(named() + ": id " + std::to_string(input.id) + " is given twice");
     target.address = input.key.address;
-    target.identity = target_identity(input.key);
+    target.identity = identity;
     target.group = group_index;
     target.port = input.key.port;
     target.weight = static_cast<std::uint16_t>(input.weight);
@@ -201,7 +202,7 @@ class Assembly {
       target.next_hop_mac = input.next_hop.mac;
       target.source_mac = input.next_hop.source_mac;
     }
-    return target.identity;
+    return {};
   }
 
   tl::expected<void, Error> listeners() {

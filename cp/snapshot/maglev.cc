@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
-#include <string_view>
 
 namespace lb::cp {
 namespace {
@@ -61,11 +60,15 @@ std::vector<std::uint16_t> turns(std::span<const std::uint32_t> quotas, std::siz
 
 }  // namespace
 
+TargetIdentities::TargetIdentities(const std::string& group)
+    : group_(add_bytes(0x6c625f7461726765ULL, {reinterpret_cast<const std::uint8_t*>(group.data()), group.size()})) {}
+
+std::uint64_t TargetIdentities::of(const abi::IpAddress& address, std::uint16_t port) const {
+  return mixed(add_bytes(group_, address.bytes) ^ port);
+}
+
 std::uint64_t target_identity(const TargetKey& key) {
-  std::uint64_t hash =
-      add_bytes(0x6c625f7461726765ULL, {reinterpret_cast<const std::uint8_t*>(key.group.data()), key.group.size()});
-  hash = add_bytes(hash, key.address.bytes);
-  return mixed(hash ^ key.port);
+  return TargetIdentities(key.group).of(key.address, key.port);
 }
 
 MaglevWalk maglev_walk(std::uint64_t identity, std::uint64_t fleet_seed, std::uint32_t slot_count) {

@@ -21,7 +21,10 @@ void write_segment_header(std::span<std::byte> bytes, abi::SegmentKind kind, std
 // A root's tables one behind the other, each on a cache line of its own.
 class RootBytes {
  public:
-  RootBytes() : bytes_(aligned(sizeof(abi::Root))) {}
+  explicit RootBytes(std::size_t expected_bytes) {
+    bytes_.reserve(expected_bytes);
+    bytes_.resize(aligned(sizeof(abi::Root)));
+  }
 
   template <typename T>
   abi::Table add(std::span<const T> elements) {

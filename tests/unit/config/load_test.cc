@@ -224,9 +224,10 @@ INSTANTIATE_TEST_SUITE_P(
             "lb.yaml:12: target_groups[0].targets[0].port: ipip does not translate ports and listener 'web-80' is on 80: "
             "must be "
             "80 or left out\n"},
-        Bad{"port with a range listener", replaced("port: 80, t", "port: any, t"),
-            "lb.yaml:10: target_groups[0].port: ipip does not translate ports and listener 'web-80' is on any: must be left "
-            "out\n"},
+        Bad{"port outside a range listener", replaced("port: 80, t", "port: 8000-8999, t"),
+            "lb.yaml:10: target_groups[0].port: ipip does not translate ports and listener 'web-80' is on 8000-8999: must "
+            "be "
+            "left out\n"},
         Bad{"no port to probe", with_group("").replace(with_group("").find("target_groups:\n"), 0, kTwoPorts),
             "lb.yaml:9: target_groups[0].health_check.port: must be 1-65535: the listeners of target group 'blue' do not "
             "share "
@@ -324,6 +325,15 @@ TEST(Load, WarnsOfASmallestShareBelowOneSlot) {
   EXPECT_EQ(told(small.warnings),
             "f:12: target_groups[0].targets[0].weight: the share of 10.0.0.1 is 0.778 slots of 7, less than one: raise "
             "table_size\n");
+}
+
+TEST(Load, WarnsOfAPortBehindARangeListener) {
+  const LoadResult result = load(replaced("port: 80, t", "port: any, t"), "f");
+  ASSERT_TRUE(result.config) << told(result.violations);
+  EXPECT_EQ(
+      told(result.warnings),
+      "f:10: target_groups[0].port: is for the health check and the target's name: listener 'web-80' is on any, and packets "
+      "keep the client's port\n");
 }
 
 TEST(Load, WarnsOfWhatHasNoEffect) {

@@ -35,6 +35,41 @@ TEST(Maglev, IsTable1OfThePaper) {
   EXPECT_EQ(slots, (std::vector<std::uint16_t>{0, 0, 0, 0, 1, 1, 1}));
 }
 
+// The algorithm as the paper writes it: permutations in full, turns one after the other.
+std::vector<std::uint16_t> by_the_book(const std::vector<MaglevWalk>& walks, const std::vector<std::uint32_t>& quotas,
+                                       std::uint32_t slot_count) {
+  std::vector<std::uint16_t> slots(slot_count, 0xffff);
+  std::vector<std::uint64_t> next(walks.size());
+  std::vector<std::uint32_t> taken(walks.size());
+  const std::uint64_t rounds = *std::max_element(quotas.begin(), quotas.end());
+  for (std::uint64_t round = 1; round <= rounds; ++round) {
+    for (std::size_t target = 0; target < walks.size(); ++target) {
+      while (taken[target] * rounds < quotas[target] * round) {  // one turn at most: no quota is above `rounds`
+        std::uint64_t slot = 0;
+        do {
+          slot = (walks[target].offset + next[target]++ * walks[target].skip) % slot_count;
+        } while (slots[slot] != 0xffff);
+        slots[slot] = static_cast<std::uint16_t>(target);
+        ++taken[target];
+      }
+    }
+  }
+  return slots;
+}
+
+RC_GTEST_PROP(Maglev, IsWhatThePapersAlgorithmGives, ()) {
+  const auto slot_count = *rc::gen::elementOf(std::vector<std::uint32_t>{7, 11, 1009, 8191});
+  const auto weights =
+      *rc::gen::nonEmpty(rc::gen::container<std::vector<std::uint32_t>>(rc::gen::inRange<std::uint32_t>(1, 1000)));
+  std::vector<MaglevWalk> walks;
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    walks.push_back(maglev_walk(*rc::gen::arbitrary<std::uint64_t>(), 1, slot_count));
+  const auto quotas = maglev_quotas(weights, slot_count);
+  std::vector<std::uint16_t> slots(slot_count);
+  fill_maglev(walks, quotas, slots);
+  RC_ASSERT(slots == by_the_book(walks, quotas, slot_count));
+}
+
 RC_GTEST_PROP(Maglev, IsFullAndEveryShareIsItsQuota, ()) {
   const auto slot_count = *rc::gen::elementOf(std::vector<std::uint32_t>{7, 101, 1009, 65537});
   const auto weights = *rc::gen::resize(
