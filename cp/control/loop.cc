@@ -94,7 +94,7 @@ void Controller::Loop::start() {
     network_.assign(mirror_->fd());
     watch_network();
     mirror_->set_static(roster_.config().static_neighbours);
-    mirror_->want(roster_.addresses());
+    follow_members();
     look_up_paths();
     tick();
     changed();
@@ -158,9 +158,10 @@ void Controller::Loop::commit(bool force) {
     });
     return;
   }
-  if (probes_due_) plan_probes();
   const bool due = roster_.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
   take_events();
+  if (probes_due_) plan_probes();
+  if (followed_ != roster_.membership()) follow_members();
   arm_deadline();
   if (!due && !force) return;
   live_.reset();
@@ -267,10 +268,7 @@ Controller::Loop::Applied Controller::Loop::apply(const Config& config, const st
     config_text_ = text;
     config_file_ = file;
     mirror_->set_static(config.static_neighbours);
-    mirror_->want(roster_.addresses());
-    std::erase_if(paths_, [addresses = roster_.addresses()](const auto& item) {
-      return !std::ranges::binary_search(addresses, item.first);
-    });
+    follow_members();
     while (mirror_->step()) {
     }
     take_paths();

@@ -93,6 +93,7 @@ class Controller::Loop {
   void watch_network();
   void network_changed();
   void look_up_paths();
+  void follow_members();
   void take_paths();
   void choose_tunnel_sources();
   void tick();
@@ -125,6 +126,7 @@ class Controller::Loop {
   std::string config_text_;
   std::string config_file_;
   std::map<abi::IpAddress, Path> paths_;
+  std::uint64_t followed_ = 0;                           // Roster::membership() that the mirror and the probes know
   std::deque<Event> events_;                             // newest first
   std::map<std::uint32_t, std::string> counter_owners_;  // listener by counter index
   bool probes_due_ = true;                               // the set of probes is to be planned anew

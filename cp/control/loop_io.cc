@@ -49,6 +49,15 @@ void Controller::Loop::look_up_paths() {
   if (more) asio::post(io_, [this] { look_up_paths(); });
 }
 
+// Targets came or went: their addresses are wanted, and what is known of them reaches new targets at the same address.
+void Controller::Loop::follow_members() {
+  followed_ = roster_.membership();
+  const std::vector<abi::IpAddress> addresses = roster_.addresses();
+  mirror_->want(addresses);
+  std::erase_if(paths_, [&](const auto& item) { return !std::ranges::binary_search(addresses, item.first); });
+  for (const auto& [address, path] : paths_) roster_.set_path(address, path.next_hop, path.local);
+}
+
 void Controller::Loop::take_paths() {
   auto changes = mirror_->take_changes();
   if (changes.empty()) return;

@@ -136,13 +136,8 @@ void Roster::add_target(GroupRecord& group, const TargetKey& key, std::uint32_t 
   target.key = key;
   target.status.id = *target_ids_.take();  // apply() has counted
   target.status.since_unix_ms = now_unix_ms;
-  auto& sharing = by_address_[key.address];
-  if (!sharing.empty()) {
-    const TargetRecord& other = *find(*sharing.begin());
-    target.next_hop = other.next_hop;
-    target.local = other.local;
-  }
-  sharing.insert(key);
+  by_address_[key.address].insert(key);
+  ++membership_;
   note(now_unix_ms, object_of(key), "", to_string(target.status.state), to_string(target.status.reason), "");
 }
 
@@ -363,6 +358,7 @@ void Roster::remove_finished(GroupRecord& group, std::int64_t now_unix_ms, const
     sharing->second.erase(key);
     if (sharing->second.empty()) by_address_.erase(sharing);
     at = group.targets.erase(at);
+    ++membership_;
     reshaped_ = true;
   }
 }
@@ -489,6 +485,7 @@ void Roster::restore(RosterMemory memory) {
     for (auto& [key, target] : group.targets) {
       if (!target_ids_.restore(target.status.id)) target.status.id = *target_ids_.take();
       by_address_[key.address].insert(key);
+      ++membership_;
     }
     group.dirty = true;
     std::string name = group.config.name;

@@ -116,6 +116,8 @@ class Roster {
   [[nodiscard]] const TargetRecord* find(const TargetKey& key) const;
   // Every address a next hop is wanted for.
   [[nodiscard]] std::vector<abi::IpAddress> addresses() const;
+  // Grows whenever a target comes or goes: addresses() and whom set_path() reaches may be others.
+  [[nodiscard]] std::uint64_t membership() const { return membership_; }
 
   [[nodiscard]] RosterMemory memory() const;
   // Before the first apply() of a process: what was kept. Ids that clash are given anew.
@@ -156,6 +158,7 @@ class Roster {
   std::vector<Leaving> leaving_counter_pairs_;
   abi::Generation active_;
   SnapshotInput input_;
+  std::uint64_t membership_ = 0;
   bool reshaped_ = true;           // groups or targets came or went: input_.groups is to be rebuilt
   bool listeners_changed_ = true;  // input_.listeners is to be rebuilt
   std::vector<Event> events_;
