@@ -11,7 +11,6 @@
 
 #include "cp/config/validate_group.h"
 #include "cp/config/values.h"
-#include "dp/abi/snapshot.h"
 #include "proto/config.pb.h"
 
 namespace lb::cp {
@@ -81,9 +80,9 @@ class Validator {
       targets += static_cast<std::uint64_t>(from.targets_size());
     }
     users_.resize(result_.groups.size());
-    if (targets > abi::kMaxTargets) {
+    if (targets > kMaxTargets) {
       violation("target_groups", "have " + std::to_string(targets) + " targets together, at most " +
-                                     std::to_string(abi::kMaxTargets) + " are allowed");
+                                     std::to_string(kMaxTargets) + " are allowed");
     }
   }
 
@@ -109,9 +108,9 @@ class Validator {
       snapshot_listeners += listener.protocol == ListenerProtocol::tcp_udp ? 2 : 1;
       result_.listeners.push_back(std::move(listener));
     }
-    if (snapshot_listeners > abi::kMaxListeners) {
+    if (snapshot_listeners > kMaxListeners) {
       violation("listeners", "make " + std::to_string(snapshot_listeners) + " with TCP_UDP counted twice, at most " +
-                                 std::to_string(abi::kMaxListeners) + " are allowed");
+                                 std::to_string(kMaxListeners) + " are allowed");
     }
   }
 

@@ -1,6 +1,7 @@
 // The rules of a configuration that take more than one field to judge, and its translation into the model.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -11,6 +12,10 @@ class Config;
 }
 
 namespace lb::cp {
+
+// What a snapshot can hold (dp/abi/snapshot.h has the same numbers; a test compares them).
+inline constexpr std::uint32_t kMaxTargets = 1U << 20;
+inline constexpr std::uint32_t kMaxListeners = 1U << 16;  // TCP_UDP counts twice
 
 // Where judgements go: field path and text.
 struct Judgements {

@@ -14,7 +14,7 @@ namespace lb::cp {
 
 struct Event {
   std::int64_t unix_ms = 0;
-  std::string object;     // "target blue 10.77.2.2:80", "listener web-80", "data-plane"
+  std::string object;  // "target blue 10.77.2.2:80", "listener web-80", "data-plane"
   std::string old_state;
   std::string new_state;
   std::string reason;
@@ -23,10 +23,10 @@ struct Event {
 
 struct LiveTarget {
   TargetKey key;
-  std::uint32_t weight = 0;   // configured
+  std::uint32_t weight = 0;  // configured
   TargetStatus status;
   NextHop next_hop;
-  double share = 0;           // of its group's slots, 0-1
+  double share = 0;  // of its group's slots, 0-1
 };
 
 struct LiveGroup {
@@ -45,7 +45,7 @@ struct ListenerCounters {
 
 struct LiveListener {
   std::string name;
-  bool draining = false;      // removed from the config, kept for its tracked flows
+  bool draining = false;  // removed from the config, kept for its tracked flows
   Listener config;
   ListenerCounters counters;
 };
@@ -62,13 +62,13 @@ struct LiveWorker {
 
 struct LiveState {
   std::shared_ptr<const Config> config;
-  abi::Generation generation;           // last one accepted by lb-dp, or last compiled while it is away
+  abi::Generation generation;  // last one accepted by lb-dp, or last compiled while it is away
   bool data_plane_connected = false;
-  std::string data_plane_note;          // why not, or what it refused last
+  std::string data_plane_note;  // why not, or what it refused last
   std::vector<LiveListener> listeners;
-  std::vector<LiveGroup> groups;        // sorted by name
+  std::vector<LiveGroup> groups;  // sorted by name
   std::vector<LiveWorker> workers;
-  std::deque<Event> events;             // newest first, at most 1,000
+  std::deque<Event> events;  // newest first, at most 1,000
 };
 
 // One violation of a configuration file.

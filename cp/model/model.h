@@ -56,7 +56,7 @@ struct HealthCheck {
   ProbeProtocol protocol = ProbeProtocol::tcp;
   std::uint16_t port = 0;  // 0: traffic port
   std::string path = "/";
-  std::string host;        // empty: the target's address
+  std::string host;  // empty: the target's address
   std::vector<StatusRange> matcher{{200, 399}};
   std::chrono::seconds interval{10};
   std::chrono::seconds timeout{5};
@@ -141,24 +141,24 @@ enum class Health : std::uint8_t { initial, healthy, unhealthy };
 
 // The live state of one target, kept across restarts of lb-cp.
 struct TargetStatus {
-  std::uint32_t id = 0;                      // dense target id
+  std::uint32_t id = 0;  // dense target id
   abi::TargetState state = abi::TargetState::initial;
   StateReason reason = StateReason::registration_in_progress;
-  std::string detail;                        // the probe's own words
+  std::string detail;  // the probe's own words
   std::int64_t since_unix_ms = 0;
-  bool drained_by_operator = false;          // lbctl drain
-  bool removed = false;                      // no longer in the config, kept until its delay is over
-  std::int64_t drain_ends_unix_ms = 0;       // valid while draining or unhealthy.draining
-  std::uint64_t flows = 0;                   // tracked flows that name it, all workers
+  bool drained_by_operator = false;     // lbctl drain
+  bool removed = false;                 // no longer in the config, kept until its delay is over
+  std::int64_t drain_ends_unix_ms = 0;  // valid while draining or unhealthy.draining
+  std::uint64_t flows = 0;              // tracked flows that name it, all workers
 };
 
 // The way to an address, mirrored from the kernel.
 struct NextHop {
   bool resolved = false;
-  std::string interface;       // kernel name
-  abi::MacAddress mac{};       // of the next hop
-  abi::MacAddress source_mac{};// of the interface
-  abi::IpAddress source;       // the kernel's preferred source address
+  std::string interface;         // kernel name
+  abi::MacAddress mac{};         // of the next hop
+  abi::MacAddress source_mac{};  // of the interface
+  abi::IpAddress source;         // the kernel's preferred source address
   std::uint32_t mtu_bytes = 1500;
   std::uint16_t vlan = 0;
   bool operator==(const NextHop&) const = default;

@@ -10,7 +10,8 @@
 // bytes. Weights are shares by quota, fixed before the first turn, and a target of smaller quota takes its turns evenly
 // spread among those of the largest, so that a change of one target moves few slots of the others.
 //
-// Cost: about M·ln M steps, each an addition, a comparison and a bit test (no modulo); 65,537 slots × 1,000 targets in 1.0–1.3 ms.
+// Cost: about M·ln M steps, each an addition, a comparison and a bit test (no modulo); 65,537 slots × 1,000 targets
+// in 1.0–1.3 ms.
 #pragma once
 
 #include <cstdint>

@@ -5,10 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "cp/config/validate.h"
 #include "cp/config/yaml_tree.h"
+#include "dp/abi/snapshot.h"
 
 namespace lb::cp {
 namespace {
+
+static_assert(kMaxTargets == abi::kMaxTargets && kMaxListeners == abi::kMaxListeners);
 
 constexpr std::string_view kGood = R"(version: 1
 seed: 7
