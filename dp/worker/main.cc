@@ -7,6 +7,8 @@
 #include <sys/signalfd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
 #include <string>
 
 #include "dp/io/config.h"
