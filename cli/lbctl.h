@@ -19,7 +19,7 @@ struct Io {
   std::ostream& out;
   std::ostream& err;
   bool terminal = false;  // out is a terminal: colours, and --watch redraws
-  // Waits between two rounds of --watch; false ends it (Ctrl-C).
+  // Waits between two rounds of --watch; false ends it.
   std::function<bool(std::chrono::milliseconds)> wait;
 };
 

@@ -172,8 +172,8 @@ std::string section(std::string_view title, const std::string& body) {
 std::string events_text(const api::DescribeReply& reply, const ViewOptions& options) {
   std::string out;
   for (const api::Event& event : reply.events()) {
-    std::string line =
-        utc_time(event.unix_ms()) + "  " + event.object() + ": " + event.old_state() + " → " + event.new_state();
+    std::string line = utc_time(event.unix_ms()) + " " + event.object() + ": " +
+                       (event.old_state().empty() ? "" : event.old_state() + " → ") + event.new_state();
     if (!event.reason().empty()) line += ", " + event.reason();
     if (!event.detail().empty()) line += " (" + event.detail() + ")";
     out += options.wide ? printable(line) + '\n' : wrap(line, kTableColumns - 2, 2).substr(2);

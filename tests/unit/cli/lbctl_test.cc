@@ -155,6 +155,7 @@ TEST_F(LbctlTest, DescribeShowsTextOrTheMessage) {
     EXPECT_NE(text.out.find(part), std::string::npos) << part << " in\n" << text.out;
   }
   EXPECT_LE(widest_line(text.out), 80U) << text.out;
+  EXPECT_NE(lbctl({"describe", "listener", "web-80"}).out.find("Z listener web-80: active\n"), std::string::npos);
   const auto json = ordered_json::parse(lbctl({"describe", "vip", "web", "-o", "json"}).out);
   EXPECT_EQ(json["vip"]["name"], "web");
   EXPECT_TRUE(json["target_group"].is_null());
