@@ -144,9 +144,9 @@ LB_INLINE abi::Stickiness group_stickiness(const Snapshot& snapshot, const abi::
   return snapshot.groups()[listener.groups[0].group].stickiness;
 }
 
-// Group, slot and target of a new flow. `hash`: net::FlowKey → Hash128 under snapshot.slot_keys().
+// Group and slot of a new flow. `hash`: net::FlowKey → Hash128 under snapshot.slot_keys().
 template <typename Hash>
-LB_INLINE Pick pick(const Snapshot& snapshot, const abi::Listener& listener, const net::FlowKey& key, const Hash& hash) {
+LB_INLINE Pick pick_slot(const Snapshot& snapshot, const abi::Listener& listener, const net::FlowKey& key, const Hash& hash) {
   Pick picked;
   picked.reason = listener.draining != 0 ? abi::DropReason::listener_draining : abi::DropReason::no_target;
   if (listener.draining != 0 || listener.total_weight == 0) return picked;
@@ -155,11 +155,22 @@ LB_INLINE Pick pick(const Snapshot& snapshot, const abi::Listener& listener, con
   picked.group = pick_group(listener, h.high);
   const abi::TargetGroup& group = snapshot.groups()[picked.group];
   if (group.slot_count == 0) return picked;
-  if (group.stickiness != stickiness) [[unlikely]]
-    h = hash(sticky_key(key, group.stickiness));
+  if (group.stickiness != stickiness) [[unlikely]] h = hash(sticky_key(key, group.stickiness));
   picked.slot = static_cast<std::uint32_t>(fastrange(h.low, group.slot_count));
-  picked.target = snapshot.group_targets()[group.first_target + snapshot.slots(picked.group)[picked.slot]];
   picked.reason = abi::DropReason::none;
+  return picked;
+}
+
+// What stands in the slot. Apart, so that a burst can ask for all its slots before it reads the first.
+LB_INLINE std::uint32_t target_in_slot(const Snapshot& snapshot, const Pick& picked) {
+  if (picked.reason != abi::DropReason::none) return abi::kNoIndex;
+  return snapshot.group_targets()[snapshot.groups()[picked.group].first_target + snapshot.slots(picked.group)[picked.slot]];
+}
+
+template <typename Hash>
+LB_INLINE Pick pick(const Snapshot& snapshot, const abi::Listener& listener, const net::FlowKey& key, const Hash& hash) {
+  Pick picked = pick_slot(snapshot, listener, key, hash);
+  picked.target = target_in_slot(snapshot, picked);
   return picked;
 }
 

@@ -16,7 +16,7 @@ std::optional<FlowView> view(const abi::FlowLine& line, std::uint64_t fingerprin
     const std::uint64_t key = __atomic_load_n(&line.key[i], __ATOMIC_ACQUIRE);
     if ((key ^ fingerprint) > kTickMask) continue;
     const std::uint32_t meta = __atomic_load_n(&line.meta[i], __ATOMIC_ACQUIRE);
-    if ((__atomic_load_n(&line.key[i], __ATOMIC_RELAXED) ^ fingerprint) > kTickMask) continue;
+    if ((__atomic_load_n(&line.key[i], __ATOMIC_ACQUIRE) ^ fingerprint) > kTickMask) continue;
     if (meta_state(meta) == FlowState::empty) continue;
     return FlowView{meta_target(meta), meta_state(meta), idle_ticks(key, tick) * kTickNs};
   }
@@ -77,7 +77,6 @@ std::optional<FlowView> FlowTable::peek(std::span<const abi::FlowLine> lines, co
     if (const auto found = view(first, fingerprint, tick)) return found;
     if (const auto found = view(second, fingerprint, tick)) return found;
     // Found in neither; but it may have gone from one to the other meanwhile. A move writes the new place before the old.
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if (__atomic_load_n(&first.sequence, __ATOMIC_RELAXED) == before &&
         __atomic_load_n(&second.sequence, __ATOMIC_RELAXED) == before_second) {
       return std::nullopt;

@@ -32,7 +32,10 @@ void stage_parse(Work& work) {
   const bool check_ip_checksum = !burst.ip_checksum_checked;
   const std::uint32_t packets = burst.count;
   std::uint64_t bytes = 0;
-  for (std::uint32_t i = 0; i < packets; ++i) prefetch(burst.data[i]);
+  for (std::uint32_t i = 0; i < packets; ++i) {
+    prefetch_for_write(burst.data[i]);
+    prefetch_for_write(burst.data[i] - 1);  // where the outer header goes
+  }
   for (std::uint32_t i = 0; i < packets; ++i) {
     const std::uint8_t* frame = burst.data[i];
     const std::uint32_t length = burst.length[i];
@@ -107,7 +110,7 @@ void stage_flow(Work& work) {
     work.slot[i] = slot;
     if (slot.line != nullptr) [[likely]] {
       prefetch(&targets[meta_target(line->meta[slot.index])]);
-    } else if (line->overflow != 0) {
+    } else if (line->overflow != 0 || match(*line, 0) == 0) {  // it may be there, or have to go there
       prefetch(&table.lines[other_line(work.first[i], fingerprint, table.line_count)]);
       push(elsewhere, i);
     } else {
@@ -134,9 +137,15 @@ void stage_pick(Work& work) {
   const HashKeys& keys = snapshot.slot_keys();
   for (std::uint32_t n = 0; n < work.missed.count; ++n) {
     const std::uint32_t i = work.missed.at[n];
-    work.picked[i] = pick(snapshot, snapshot.listeners()[work.burst->listener[i]], work.parsed[i].key,
-                          [&](const net::FlowKey& key) { return flow_hash_fast(keys, key); });
-    if (work.picked[i].reason == abi::DropReason::none) prefetch(&snapshot.targets()[work.picked[i].target]);
+    const Pick picked = pick_slot(snapshot, snapshot.listeners()[work.burst->listener[i]], work.parsed[i].key,
+                                  [&](const net::FlowKey& key) { return flow_hash_fast(keys, key); });
+    if (picked.reason == abi::DropReason::none) prefetch(snapshot.slots(picked.group) + picked.slot);
+    work.picked[i] = picked;
+  }
+  for (std::uint32_t n = 0; n < work.missed.count; ++n) {
+    Pick& picked = work.picked[work.missed.at[n]];
+    picked.target = target_in_slot(snapshot, picked);
+    if (picked.reason == abi::DropReason::none) prefetch(&snapshot.targets()[picked.target]);
   }
 }
 
@@ -299,6 +308,7 @@ void stage_decide(Work& work) {
                                         work.parsed[i].tcp_flags)) [[likely]] {
       ++hits;
       touch(slot, work.tick);
+      prefetch_for_write(&work.options.listener_stats[listeners[work.burst->listener[i]].counter_index]);
       note(work, i, FlowResult::hit, targets[id].group, id);
       send_to(work, i, targets[id]);
     } else {
@@ -368,15 +378,21 @@ void stage_count(Work& work) {
   flush_counts(work);
 }
 
+template <typename T>
+LB_INLINE void fill(std::array<T, kBurst>& all, T value) {
+  for (std::uint32_t i = 0; i < kBurst; ++i) all[i] = value;
+}
+
 void begin(Work& work) {
   Burst& burst = *work.burst;
   work.whole.count = work.listed.count = work.served.count = work.missed.count = work.sent.count = 0;
   work.inserted = false;
-  for (std::uint32_t i = 0; i < burst.count; ++i) {
-    burst.reason[i] = abi::DropReason::none;
-    burst.flow[i] = FlowResult::none;
-    burst.listener[i] = burst.group[i] = burst.target[i] = burst.slot[i] = abi::kNoIndex;
-  }
+  fill(burst.reason, abi::DropReason::none);
+  fill(burst.flow, FlowResult::none);
+  fill(burst.listener, abi::kNoIndex);
+  fill(burst.group, abi::kNoIndex);
+  fill(burst.target, abi::kNoIndex);
+  fill(burst.slot, abi::kNoIndex);
 }
 
 void process(Work& work) {
@@ -393,6 +409,7 @@ void process(Work& work) {
 
 // ---- sweep
 
+// An entry that the sweep may find over: idle for some time, or any while targets are to lose their flows.
 LB_INLINE bool is_due(Work& work, const abi::FlowLine& line, std::uint32_t i) {
   const std::uint32_t meta = line.meta[i];
   const FlowState state = meta_state(meta);
@@ -411,10 +428,12 @@ LB_INLINE bool is_due(Work& work, const abi::FlowLine& line, std::uint32_t i) {
 
 void sweep(Work& work, std::uint32_t lines) {
   FlowTableState& table = work.options.flows->state();
+  const bool look_at_all = work.snapshot->forgets_flows();
   for (std::uint64_t n = lines < table.line_count ? lines : table.line_count; n > 0; --n) {
     abi::FlowLine& line = table.lines[table.sweep_line];
     for (std::uint32_t i = 0; i < abi::kFlowsPerLine; ++i) {
-      if (line.key[i] != 0 && is_due(work, line, i)) erase(table, {&line, i});
+      const bool idle = idle_ticks(line.key[i], work.tick) >= kMinIdleLimitTicks;
+      if (line.key[i] != 0 && (idle || look_at_all) && is_due(work, line, i)) erase(table, {&line, i});
     }
     table.sweep_line = table.sweep_line + 1 == table.line_count ? 0 : table.sweep_line + 1;
   }

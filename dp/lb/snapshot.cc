@@ -294,7 +294,7 @@ class SnapshotVerifier {
     return {};
   }
 
-  [[nodiscard]] Check targets() const {
+  [[nodiscard]] Check targets() {
     for (std::size_t i = 0; i < out_->targets_.size(); ++i) {
       const abi::Target& target = out_->targets_[i];
       if (target.flags > (abi::kTargetLive | abi::kTargetResolved | abi::kTargetNoNewFlows)) {
@@ -307,6 +307,7 @@ class SnapshotVerifier {
         return refuse(kBounds, "targets[%zu]: state %u", i, static_cast<unsigned>(target.state));
       }
       if ((target.flags & abi::kTargetLive) == 0) continue;
+      out_->forgets_flows_ = out_->forgets_flows_ || target.tracked != abi::TrackedFlows::keep;
       if (target.group >= out_->groups_.size()) return refuse(kBounds, "targets[%zu]: group %u", i, target.group);
       if (target.mode != out_->groups_[target.group].mode) {
         return refuse(kBounds, "targets[%zu]: mode %u is not its group's", i, static_cast<unsigned>(target.mode));

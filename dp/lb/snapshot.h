@@ -60,6 +60,8 @@ class Snapshot {
   [[nodiscard]] std::span<const abi::Port> ports() const { return ports_; }
   // First slot of a group's Maglev table; nullptr when slot_count is 0.
   [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
+  // Whether some live target is to lose its tracked flows (TrackedFlows other than keep): the sweep then looks at all.
+  [[nodiscard]] bool forgets_flows() const { return forgets_flows_; }
   // Keys of the hash that picks group and slot, from the fleet seed.
   [[nodiscard]] const HashKeys& slot_keys() const { return slot_keys_; }
   [[nodiscard]] std::string_view name(abi::Name name) const { return {names_ + name.offset, name.length}; }
@@ -80,6 +82,7 @@ class Snapshot {
   std::span<const abi::Port> ports_;
   std::vector<const std::uint16_t*> slots_;
   HashKeys slot_keys_;
+  bool forgets_flows_ = false;
   std::vector<std::shared_ptr<const void>> owners_;
 };
 

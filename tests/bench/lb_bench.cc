@@ -231,8 +231,8 @@ class Bench {
     Rig rig(kernel_, flows, 1, FlowState::fresh);
     const double lifetime_ns = static_cast<double>(kFreshTimeoutTicks) * static_cast<double>(kTickNs);
     const auto step_ns = static_cast<std::uint64_t>(lifetime_ns * options_.burst / static_cast<double>(flows));
-    // Twice around within a lifetime, so that little stays beyond its time.
-    const auto lines = static_cast<std::uint32_t>(static_cast<double>(rig.lines().size()) * 8 * options_.burst /
+    // Around in 10 s, a third of a lifetime.
+    const auto lines = static_cast<std::uint32_t>(static_cast<double>(rig.lines().size()) * 3 * options_.burst /
                                                   static_cast<double>(flows)) +
                        1;
     std::vector<Job> jobs;

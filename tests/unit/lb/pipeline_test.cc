@@ -481,6 +481,7 @@ TEST_F(Fates, TheSweepFreesTheIdsOfTargetsThatAreGone) {
   const std::uint32_t target = establish(client(1));
   lab.target(target).flags = 0;
   lab.apply();
+  lab.now_ns += 10 * kSecond;
   lab.sweep();
   EXPECT_EQ(lab.target_flows[target], 0U);
   EXPECT_EQ(lab.table.flows(), 0U);
@@ -597,7 +598,7 @@ void disturb(Lab& lab, std::mt19937_64& random) {
 TEST(PipelineProperty, EveryPacketEndsOnceAndEveryBuildAgreesBitForBit) {
   std::vector<std::unique_ptr<Lab>> labs;
   for (const Kernel* kernel : kernels()) {
-    if (kernel->supported()) labs.push_back(std::make_unique<Lab>(10, *kernel));
+    if (kernel->supported()) labs.push_back(std::make_unique<Lab>(12, *kernel));
   }
   for (std::uint64_t round = 0; round < 3000; ++round) {
     for (auto& lab : labs) {
