@@ -1,0 +1,124 @@
+#include "cp/control/health_book.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace lb::cp {
+namespace {
+
+constexpr std::int64_t kNow = 1'000'000;
+
+abi::IpAddress address(int n) {
+  return abi::IpAddress::v4(10, 0, 0, static_cast<std::uint8_t>(n));
+}
+
+// Groups blue and green, both in use, with the same targets and the same checks but thresholds of their own.
+Config two_groups(int targets) {
+  Config config;
+  config.vips.push_back({"web", abi::IpAddress::v4(192, 0, 2, 10)});
+  for (const char* name : {"blue", "green"}) {
+    TargetGroup group;
+    group.name = name;
+    for (int n = 1; n <= targets; ++n) group.targets.push_back({address(n), 80, 1});
+    config.groups.push_back(group);
+  }
+  config.groups[1].health_check.unhealthy_threshold = 3;
+  config.listeners.push_back({"web-80", "web", ListenerProtocol::tcp, 80, 80, {{"blue", 1}, {"green", 1}}});
+  return config;
+}
+
+struct World {
+  Roster roster;
+  HealthBook book;
+
+  std::vector<ProbeSpec> apply(const Config& config) {
+    EXPECT_TRUE(roster.apply(config, kNow));
+    return book.plan(roster);
+  }
+  bool take(const ProbeSpec& spec, ProbeVerdict verdict, std::int64_t now = kNow) {
+    return book.take(spec, {verdict, "words", {}}, roster, now);
+  }
+  Health health(const char* group, int n) { return roster.find({group, address(n), 80})->health; }
+};
+
+TEST(HealthBook, GroupsThatCheckTheSameWayShareAProbeAndKeepTheirThresholds) {
+  World world;
+  const auto specs = world.apply(two_groups(1));
+  ASSERT_EQ(specs.size(), 1U);
+  EXPECT_TRUE(world.take(specs[0], ProbeVerdict::ok));
+  EXPECT_EQ(world.health("green", 1), Health::healthy);
+  world.take(specs[0], ProbeVerdict::failed);
+  EXPECT_TRUE(world.take(specs[0], ProbeVerdict::failed));
+  EXPECT_EQ(world.health("blue", 1), Health::unhealthy);
+  EXPECT_EQ(world.health("green", 1), Health::healthy);
+  EXPECT_TRUE(world.take(specs[0], ProbeVerdict::failed));
+  EXPECT_EQ(world.health("green", 1), Health::unhealthy);
+  EXPECT_EQ(world.roster.find({"green", address(1), 80})->status.detail, "words");
+}
+
+TEST(HealthBook, UnusedGroupsUncheckedGroupsAndRemovedTargetsAreNotProbed) {
+  World world;
+  Config config = two_groups(2);
+  config.groups[1].health_check.protocol = ProbeProtocol::none;
+  EXPECT_EQ(world.apply(config).size(), 2U);
+  config.groups[0].targets.pop_back();
+  const auto specs = world.apply(config);
+  ASSERT_EQ(specs.size(), 1U);
+  EXPECT_EQ(specs[0].address, address(1));
+  config.listeners.clear();
+  EXPECT_TRUE(world.apply(config).empty());
+}
+
+TEST(HealthBook, CheckPortPathAndMatcherAreTheProbes) {
+  World world;
+  Config config = two_groups(1);
+  HealthCheck& check = config.groups[1].health_check;
+  check.protocol = ProbeProtocol::http;
+  check.port = 8081;
+  check.path = "/up";
+  check.matcher = {{200, 204}};
+  const auto specs = world.apply(config);
+  const auto http = std::ranges::find(specs, ProbeProtocol::http, &ProbeSpec::protocol);
+  ASSERT_NE(http, specs.end());
+  EXPECT_EQ(http->port, 8081);
+  EXPECT_EQ(http->path, "/up");
+  EXPECT_EQ(http->matcher, "200-204");
+}
+
+TEST(HealthBook, CountsSurviveAChangeOfConfiguration) {
+  World world;
+  auto specs = world.apply(two_groups(1));
+  world.take(specs[0], ProbeVerdict::ok);
+  world.take(specs[0], ProbeVerdict::failed);
+  specs = world.apply(two_groups(2));
+  world.take(specs[0], ProbeVerdict::failed);
+  EXPECT_EQ(world.health("blue", 1), Health::unhealthy);
+}
+
+TEST(HealthBook, MassTimeoutIsHeldBackUntilAnotherGroupAnswers) {
+  World world;
+  Config config = two_groups(20);
+  config.groups[1].targets = {{address(99), 80, 1}};
+  const auto specs = world.apply(config);
+  for (const ProbeSpec& spec : specs) world.take(spec, ProbeVerdict::ok, kNow - 60'000);
+  const auto unhealthy = [&] {
+    int count = 0;
+    for (int n = 1; n <= 20; ++n) count += world.health("blue", n) == Health::unhealthy ? 1 : 0;
+    return count;
+  };
+  const auto time_out = [&] {
+    for (const ProbeSpec& spec : specs) {
+      if (spec.address != address(99)) world.take(spec, ProbeVerdict::timeout);
+    }
+  };
+  for (int round = 0; round < 3; ++round) time_out();
+  EXPECT_EQ(unhealthy(), 2);
+  const auto control = std::ranges::find(specs, address(99), &ProbeSpec::address);
+  world.take(*control, ProbeVerdict::ok);
+  time_out();
+  EXPECT_EQ(unhealthy(), 20);
+}
+
+}  // namespace
+}  // namespace lb::cp
