@@ -45,7 +45,7 @@ class Demo:
         say()
         say(f"── {title}")
 
-    def show(self, command, output, lines=40):
+    def show(self, command, output, lines=70):
         say(f"$ {command}")
         for line in output.rstrip().splitlines()[:lines]:
             say(f"  {line}")
