@@ -43,9 +43,10 @@ class Controller::Loop {
   // Runs `work` on the control thread and waits for what it returns.
   template <typename Work>
   auto call(Work work) -> decltype(work()) {
-    std::packaged_task<decltype(work())()> task(std::move(work));
-    auto result = task.get_future();
-    asio::post(io_, [&task] { task(); });
+    // Shared: the control thread may still be inside it when the caller has its result.
+    auto task = std::make_shared<std::packaged_task<decltype(work())()>>(std::move(work));
+    auto result = task->get_future();
+    asio::post(io_, [task] { (*task)(); });
     return result.get();
   }
 
