@@ -13,6 +13,8 @@ namespace lb::cli {
 
 namespace {
 
+constexpr int kMaxChanges = 100;  // lines of a table; a first apply may bring a hundred thousand
+
 std::string format(const char* pattern, auto... values) {
   std::array<char, 64> buffer{};
   std::snprintf(buffer.data(), buffer.size(), pattern, values...);
@@ -184,7 +186,11 @@ std::string events_text(const api::DescribeReply& reply, const ViewOptions& opti
 template <typename Reply>
 std::string changes_text(const Reply& reply, const ViewOptions& options) {
   std::string out;
+  int shown = 0;
   for (const api::Change& change : reply.changes()) {
+    if (shown++ == kMaxChanges && !options.wide) {
+      return out + "… and " + std::to_string(reply.changes_size() - kMaxChanges) + " more changes (-o wide shows all)\n";
+    }
     const bool adds = change.kind() == "add";
     const bool removes = change.kind() == "remove";
     std::string line = (adds ? "+ " : removes ? "- " : "~ ") + change.object();

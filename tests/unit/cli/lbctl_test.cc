@@ -231,6 +231,17 @@ TEST_F(LbctlTest, DiffTellsByItsExitCode) {
   EXPECT_EQ(ordered_json::parse(json.out)["changes"][0]["object"], "vip new");
 }
 
+TEST_F(LbctlTest, ManyChangesAreCutUnlessWide) {
+  operations_.outcome.changes.assign(102, {"add", "vip new", "", "", ""});
+  const auto lines = [](const Outcome& outcome) { return std::count(outcome.out.begin(), outcome.out.end(), '\n'); };
+  const Outcome cut = lbctl({"diff", "-f", file("x")});
+  EXPECT_EQ(lines(cut), 101);
+  EXPECT_NE(cut.out.find("… and 2 more changes (-o wide shows all)\n"), std::string::npos);
+  EXPECT_EQ(lines(lbctl({"diff", "-f", file("x"), "-o", "wide"})), 102);
+  operations_.outcome.changes.resize(100);
+  EXPECT_EQ(lines(lbctl({"diff", "-f", file("x")})), 100);
+}
+
 TEST_F(LbctlTest, FileThatCannotBeReadIsNamed) {
   const Outcome outcome = lbctl({"apply", "-f", directory_.path() + "/none.yaml"});
   EXPECT_EQ(outcome.code, kExitError);
