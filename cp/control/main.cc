@@ -104,7 +104,7 @@ int main(int argc, char** argv) {
       "lb-cp: the control plane of lb. It owns the configuration, health, drain, routes and neighbours, and tells lb-dp "
       "what to do.");
   app.add_option("--config", flags.controller.config_file,
-                 "configuration to apply at start and on SIGHUP (schema: configs/lb.yaml); without it the one in force when "
+                 "configuration to apply at start and on SIGHUP (examples: configs/); without it the one in force when "
                  "lb-cp ended");
   app.add_option("--state-dir", flags.controller.state_directory, "where configuration, ids, states and drains are kept")
       ->capture_default_str();
