@@ -72,7 +72,7 @@ tl::expected<void, std::string> Controller::Loop::begin() {
   config_file_ = file;
   ++latest_.epoch;
   latest_.n = 0;
-  if (auto saved = store_.save(encoded()); !saved) return tl::unexpected("state: " + saved.error());
+  if (auto saved = store_.save(encode_state(saved_state())); !saved) return tl::unexpected("state: " + saved.error());
   return {};
 }
 
@@ -112,7 +112,7 @@ void Controller::Loop::stop() {
   disk_.join();
   io_.stop();
   thread_.join();
-  if (auto saved = store_.save(encoded()); !saved) spdlog::error("state: {}", saved.error());
+  if (auto saved = store_.save(encode_state(saved_state())); !saved) spdlog::error("state: {}", saved.error());
 }
 
 // ---- events ----
@@ -182,7 +182,7 @@ void Controller::Loop::commit(bool force) {
 }
 
 void Controller::Loop::publish_when_stored() {
-  if (stores_in_progress_ != 0 || !unsent_ || publisher_ == nullptr) return;
+  if (awaited_stores_ != 0 || !unsent_ || publisher_ == nullptr) return;
   publisher_->publish(std::move(*unsent_));
   unsent_.reset();
 }
@@ -215,8 +215,8 @@ void Controller::Loop::answer_waiters(abi::Generation generation, const std::str
 
 // ---- the state on disk ----
 
-std::string Controller::Loop::encoded() {
-  return encode_state({config_text_, config_file_, latest_.epoch, roster_.memory()});
+SavedState Controller::Loop::saved_state() const {
+  return {config_text_, config_file_, latest_.epoch, roster_.memory()};
 }
 
 void Controller::Loop::store_soon() {
@@ -225,20 +225,20 @@ void Controller::Loop::store_soon() {
   store_timer_.expires_after(kStoreDelay);
   store_timer_.async_wait([this](const auto& error) {
     store_scheduled_ = false;
-    if (!error) store_now();
+    if (!error) store_now(Publishing::goes_on);
   });
 }
 
-void Controller::Loop::store_now() {
-  ++stores_in_progress_;
-  asio::post(disk_, [this, text = encoded()] {
-    auto result = store_.save(text);
-    asio::post(io_, [this, result = std::move(result)] { stored(result); });
+void Controller::Loop::store_now(Publishing publishing) {
+  awaited_stores_ += publishing == Publishing::waits ? 1 : 0;
+  asio::post(disk_, [this, publishing, state = saved_state()] {
+    auto result = store_.save(encode_state(state));
+    asio::post(io_, [this, publishing, result = std::move(result)] { stored(result, publishing); });
   });
 }
 
-void Controller::Loop::stored(const tl::expected<void, std::string>& result) {
-  --stores_in_progress_;
+void Controller::Loop::stored(const tl::expected<void, std::string>& result, Publishing publishing) {
+  awaited_stores_ -= publishing == Publishing::waits ? 1 : 0;
   const std::string error = result ? "" : result.error();
   if (error != store_error_) event({unix_ms_now(), "state", "", result ? "stored" : "not stored", "", error});
   store_error_ = error;
@@ -275,7 +275,7 @@ Controller::Loop::Applied Controller::Loop::apply(const Config& config, const st
     start_new_listeners();
     probes_due_ = true;
     event({unix_ms_now(), "config", "", "applied", "", file + ": " + std::to_string(applied.changes.size()) + " changes"});
-    store_now();
+    store_now(Publishing::waits);
     commit(true);
   }
   applied.generation = latest_;
@@ -306,7 +306,7 @@ tl::expected<std::vector<TargetKey>, std::string> Controller::Loop::drain(const 
                                                                           bool drain) {
   auto touched = roster_.drain(address, port, group, drain, unix_ms_now());
   if (!touched) return touched;
-  store_now();
+  store_now(Publishing::goes_on);
   commit();
   return touched;
 }

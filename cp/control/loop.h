@@ -83,9 +83,10 @@ class Controller::Loop {
   void arm_deadline();
   void plan_probes();
   void store_soon();
-  void store_now();
-  void stored(const tl::expected<void, std::string>& result);
-  std::string encoded();
+  enum class Publishing : std::uint8_t { goes_on, waits };  // for the store to be durable
+  void store_now(Publishing publishing);
+  void stored(const tl::expected<void, std::string>& result, Publishing publishing);
+  [[nodiscard]] SavedState saved_state() const;
   void answer_waiters(abi::Generation generation, const std::string& why);
   bool paths_ready() const;
   std::optional<std::uint64_t> flows_of(std::uint32_t id) const { return stats_.target_flows(id); }
@@ -145,7 +146,7 @@ class Controller::Loop {
   std::vector<std::shared_ptr<Waiter>> waiters_;
 
   bool store_scheduled_ = false;
-  unsigned stores_in_progress_ = 0;
+  unsigned awaited_stores_ = 0;  // that publishing waits for
   std::string store_error_;
 
   std::optional<DataPlane> data_plane_;  // present while connected

@@ -90,6 +90,7 @@ void Controller::Loop::choose_tunnel_sources() {
 
 void Controller::Loop::tick() {
   mirror_->tick(std::chrono::steady_clock::now());
+  look_up_paths();
   tick_timer_.expires_after(1s);
   tick_timer_.async_wait([this](const auto& error) {
     if (!error) tick();
@@ -127,7 +128,7 @@ void Controller::Loop::on_hello(const DataPlane& data_plane) {
   }
   latest_ = {data_plane.generation.epoch + 1, 0};
   unsent_.reset();
-  store_now();
+  store_now(Publishing::waits);
   commit(true);
 }
 

@@ -40,6 +40,7 @@ struct RouteMirror::Impl {
   std::vector<StaticNeighbour> statics;
   std::optional<std::vector<MirrorPort>> ports;
   bool managed = true;
+  bool events_lost = false;          // by the kernel, for want of room: everything is read anew at the next tick
   std::set<NeighbourKey> ask_again;  // lost from the kernel's table while in use
   std::chrono::steady_clock::time_point refreshed;
 
@@ -314,7 +315,7 @@ int RouteMirror::fd() const {
 }
 
 void RouteMirror::on_readable() {
-  if (!impl_->events.read([this](const nlmsghdr* message) { impl_->take_event(message); })) impl_->read_all();
+  if (!impl_->events.read([this](const nlmsghdr* message) { impl_->take_event(message); })) impl_->events_lost = true;
 }
 
 bool RouteMirror::step() {
@@ -322,6 +323,7 @@ bool RouteMirror::step() {
 }
 
 void RouteMirror::tick(std::chrono::steady_clock::time_point now) {
+  if (std::exchange(impl_->events_lost, false)) impl_->read_all();
   for (const NeighbourKey& key : std::exchange(impl_->ask_again, {})) {
     if (impl_->users.contains(key)) impl_->ask(key);
   }

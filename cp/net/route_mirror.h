@@ -62,7 +62,8 @@ class RouteMirror {
   void on_readable();
   // Asks the kernel about up to kStep addresses. True: there are more, call again.
   bool step();
-  // Once a second or so: asks for neighbours that the kernel does not keep resolved by itself.
+  // Once a second or so, followed by step(): asks for neighbours that the kernel does not keep resolved by itself, and reads
+  // everything anew if events were lost.
   void tick(std::chrono::steady_clock::time_point now);
 
   // Paths that changed since the last call.
