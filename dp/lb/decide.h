@@ -146,7 +146,8 @@ LB_INLINE abi::Stickiness group_stickiness(const Snapshot& snapshot, const abi::
 
 // Group and slot of a new flow. `hash`: net::FlowKey → Hash128 under snapshot.slot_keys().
 template <typename Hash>
-LB_INLINE Pick pick_slot(const Snapshot& snapshot, const abi::Listener& listener, const net::FlowKey& key, const Hash& hash) {
+LB_INLINE Pick pick_slot(const Snapshot& snapshot, const abi::Listener& listener, const net::FlowKey& key,
+                         const Hash& hash) {
   Pick picked;
   picked.reason = listener.draining != 0 ? abi::DropReason::listener_draining : abi::DropReason::no_target;
   if (listener.draining != 0 || listener.total_weight == 0) return picked;
@@ -155,7 +156,8 @@ LB_INLINE Pick pick_slot(const Snapshot& snapshot, const abi::Listener& listener
   picked.group = pick_group(listener, h.high);
   const abi::TargetGroup& group = snapshot.groups()[picked.group];
   if (group.slot_count == 0) return picked;
-  if (group.stickiness != stickiness) [[unlikely]] h = hash(sticky_key(key, group.stickiness));
+  if (group.stickiness != stickiness) [[unlikely]]
+    h = hash(sticky_key(key, group.stickiness));
   picked.slot = static_cast<std::uint32_t>(fastrange(h.low, group.slot_count));
   picked.reason = abi::DropReason::none;
   return picked;

@@ -25,24 +25,34 @@ LB_INLINE __m128i aes_encrypt(const aes::RoundKeys& keys, __m128i block) {
 
 }  // namespace detail
 
+// An IPv4 flow by its addresses and by its ports and protocol, as they stand in the packet.
+LB_INLINE Hash128 hash_v4(const HashKeys& keys, std::uint64_t addresses, std::uint64_t last) {
+  const __m128i block =
+      detail::aes_encrypt(keys.v4, _mm_set_epi64x(static_cast<long long>(last), static_cast<long long>(addresses)));
+  return {static_cast<std::uint64_t>(_mm_cvtsi128_si64(block)), static_cast<std::uint64_t>(_mm_extract_epi64(block, 1))};
+}
+
 LB_INLINE Hash128 flow_hash_fast(const HashKeys& keys, const net::FlowKey& key) {
   const std::uint8_t* source = key.source.bytes.data();
   const std::uint8_t* destination = key.destination.bytes.data();
-  const __m128i last = _mm_cvtsi64_si128(static_cast<long long>(aes::ports_and_protocol(key)));
-  __m128i block;
+  const std::uint64_t last = aes::ports_and_protocol(key);
   if (key.is_v6 == 0) [[likely]] {
-    const std::uint64_t addresses = load<std::uint32_t>(source + 12) | std::uint64_t{load<std::uint32_t>(destination + 12)}
-                                                                           << 32;
-    block = detail::aes_encrypt(keys.v4, _mm_unpacklo_epi64(_mm_cvtsi64_si128(static_cast<long long>(addresses)), last));
-  } else {
-    block = detail::aes_encrypt(keys.v6, _mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
-    block = _mm_xor_si128(block, _mm_loadu_si128(reinterpret_cast<const __m128i*>(destination)));
-    block = detail::aes_encrypt(keys.v6, _mm_xor_si128(detail::aes_encrypt(keys.v6, block), last));
+    return hash_v4(keys, load<std::uint32_t>(source + 12) | std::uint64_t{load<std::uint32_t>(destination + 12)} << 32,
+                   last);
   }
+  __m128i block = detail::aes_encrypt(keys.v6, _mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+  block = _mm_xor_si128(block, _mm_loadu_si128(reinterpret_cast<const __m128i*>(destination)));
+  block = _mm_xor_si128(detail::aes_encrypt(keys.v6, block), _mm_cvtsi64_si128(static_cast<long long>(last)));
+  block = detail::aes_encrypt(keys.v6, block);
   return {static_cast<std::uint64_t>(_mm_cvtsi128_si64(block)), static_cast<std::uint64_t>(_mm_extract_epi64(block, 1))};
 }
 
 #else
+
+LB_INLINE Hash128 hash_v4(const HashKeys& keys, std::uint64_t addresses, std::uint64_t last) {
+  const aes::Block block = aes::encrypt(keys.v4, aes::block_of(addresses, last));
+  return {block.word[0] | std::uint64_t{block.word[1]} << 32, block.word[2] | std::uint64_t{block.word[3]} << 32};
+}
 
 LB_INLINE Hash128 flow_hash_fast(const HashKeys& keys, const net::FlowKey& key) {
   return aes::hash(keys, key);

@@ -13,7 +13,7 @@
 namespace lb {
 namespace {
 
-// ---- parse
+// ---- parse, and where to look
 
 // What is not a whole TCP or UDP packet: the kernel's, unless it is for a VIP.
 LB_COLD void take_unusual(Work& work, std::uint32_t i, net::ParseStatus status) {
@@ -27,68 +27,130 @@ LB_COLD void take_unusual(Work& work, std::uint32_t i, net::ParseStatus status) 
   drop(work, i, status.reason == abi::DropReason::fragment ? abi::DropReason::fragment : abi::DropReason::no_listener);
 }
 
+// Where the packet's flow and listener would stand is asked from memory at once.
+LB_INLINE void look_ahead(Work& work, const FlowTableState& table, const VipTable& vips, std::uint32_t i,
+                          const Hash128& hash, std::uint32_t vip) {
+  work.hash[i] = hash;
+  work.first[i] = first_line(hash, table.line_count);
+  prefetch_for_write(work.burst->data[i] - 1);  // where the outer header goes
+  prefetch(&table.lines[work.first[i]]);
+  work.vip_hash[i] = vip;
+  prefetch(&vips.cells[vip & vips.mask]);
+  push(work.whole, i);
+}
+
+// As net::detail::parse_plain_v4, and equal to it by test, in words instead of bytes; the key goes to the hash in registers.
+LB_INLINE bool take_plain_v4(Work& work, const FlowTableState& table, const HashKeys& keys, const VipTable& vips,
+                             std::uint32_t i, const std::uint8_t* frame, std::uint32_t length) {
+  const std::uint8_t* ip = frame + net::kEthernetBytes;
+  const std::uint8_t* l4 = ip + net::kIpv4Bytes;
+  if (length < net::kEthernetBytes + net::kIpv4Bytes + net::kTcpBytes) return false;
+  const auto fragment = load<std::uint16_t>(ip + net::kIpv4FragmentAt);
+  const auto ttl_protocol = load<std::uint16_t>(ip + net::kIpv4TtlAt);
+  const auto first = load<std::uint16_t>(ip);  // version, header length, TOS
+  const std::uint32_t ip_length = load_be16(ip + net::kIpv4TotalLengthAt);
+  const std::uint32_t header_bytes = (l4[net::kTcpDataOffsetAt] >> 4) * 4U;
+  const bool tcp = ttl_protocol >> 8 == static_cast<std::uint8_t>(abi::Protocol::tcp);
+  const bool plain = load<std::uint16_t>(frame + net::kEtherTypeAt) == swap16(net::kEtherTypeIpv4) &&
+                     (first & 0xff) == 0x45 && (fragment & swap16(net::kIpv4MoreOrOffset)) == 0 && tcp &&
+                     header_bytes >= net::kTcpBytes && net::kIpv4Bytes + header_bytes <= ip_length &&
+                     ip_length <= length - net::kEthernetBytes;
+  if (!plain) return false;
+  const auto source = load<std::uint32_t>(ip + net::kIpv4SourceAt);
+  const auto destination = load<std::uint32_t>(ip + net::kIpv4DestinationAt);
+  const auto ports = load<std::uint32_t>(l4);
+  const auto protocol = std::uint64_t{static_cast<std::uint8_t>(abi::Protocol::tcp)} << 32;
+  const std::uint32_t source_port = swap16(static_cast<std::uint16_t>(ports));
+  const std::uint32_t destination_port = swap16(static_cast<std::uint16_t>(ports >> 16));
+  net::ParsedPacket& packet = work.parsed[i];
+  auto* words = reinterpret_cast<std::uint8_t*>(&packet);
+  store(words, std::uint64_t{0});
+  store(words + 8, 0xffff0000 | std::uint64_t{source} << 32);
+  store(words + 16, std::uint64_t{0});
+  store(words + 24, 0xffff0000 | std::uint64_t{destination} << 32);
+  store(words + 32, source_port | destination_port << 16 | protocol);
+  store(words + 40, net::kEthernetBytes | (net::kEthernetBytes + net::kIpv4Bytes) << 16 | std::uint64_t{ip_length} << 32);
+  store(words + 48, static_cast<std::uint32_t>(static_cast<std::uint8_t>(abi::Protocol::tcp)) | l4[net::kTcpFlagsAt] << 8U |
+                        (ttl_protocol & 0xffU) << 16 | (first & 0xff00U) << 16);
+  packet.dont_fragment = (fragment & swap16(net::kIpv4DontFragment)) != 0;
+  const std::uint32_t vip =
+      vip_hash(0, 0xffff0000 | std::uint64_t{destination} << 32, static_cast<std::uint8_t>(abi::Protocol::tcp),
+               static_cast<std::uint16_t>(destination_port));
+  look_ahead(work, table, vips, i, hash_v4(keys, source | std::uint64_t{destination} << 32, ports | protocol), vip);
+  return true;
+}
+
+[[gnu::noinline]] void take_any(Work& work, std::uint32_t i) {
+  const Burst& burst = *work.burst;
+  const net::ParseStatus status =
+      net::parse_inline(burst.data[i], burst.length[i], !burst.ip_checksum_checked, work.parsed[i]);
+  if (status.result != net::ParseResult::ok) return take_unusual(work, i, status);
+  const net::FlowKey& key = work.parsed[i].key;
+  look_ahead(work, work.options.flows->state(), vip_table_of(*work.snapshot), i,
+             flow_hash_fast(work.options.flows->hash_keys(), key), vip_hash(key));
+}
+
 void stage_parse(Work& work) {
-  Burst& burst = *work.burst;
-  const bool check_ip_checksum = !burst.ip_checksum_checked;
+  const Burst& burst = *work.burst;
+  const FlowTableState& table = work.options.flows->state();
+  const HashKeys& keys = work.options.flows->hash_keys();
+  const VipTable vips = vip_table_of(*work.snapshot);
+  const bool checked = burst.ip_checksum_checked;
   const std::uint32_t packets = burst.count;
   std::uint64_t bytes = 0;
-  for (std::uint32_t i = 0; i < packets; ++i) {
-    prefetch_for_write(burst.data[i]);
-    prefetch_for_write(burst.data[i] - 1);  // where the outer header goes
-  }
+  for (std::uint32_t i = 0; i < packets; ++i) prefetch(burst.data[i]);
   for (std::uint32_t i = 0; i < packets; ++i) {
     const std::uint8_t* frame = burst.data[i];
     const std::uint32_t length = burst.length[i];
     bytes += length;
     work.rx_bytes[i] = length;
-    const net::ParseStatus status = net::parse_inline(frame, length, check_ip_checksum, work.parsed[i]);
-    if (status.result == net::ParseResult::ok) [[likely]] {
-      push(work.whole, i);
-    } else {
-      take_unusual(work, i, status);
-    }
+    const bool intact = checked || (length >= net::kEthernetBytes + net::kIpv4Bytes &&
+                                    net::checksum_fold(net::ipv4_header_sum(frame + net::kEthernetBytes)) == 0xffff);
+    if (!intact || !take_plain_v4(work, table, keys, vips, i, frame, length)) [[unlikely]]
+      take_any(work, i);
   }
   count(work, abi::Counter::rx_packets) += packets;
   count(work, abi::Counter::rx_bytes) += bytes;
 }
 
-// ---- hash: where to look, asked from memory ahead of time
-
-void stage_hash(Work& work) {
-  const FlowTableState& table = work.options.flows->state();
-  const HashKeys& keys = work.options.flows->hash_keys();
-  const VipTable vips = vip_table_of(*work.snapshot);
-  for (std::uint32_t n = 0; n < work.whole.count; ++n) {
-    const std::uint32_t i = work.whole.at[n];
-    const net::FlowKey& key = work.parsed[i].key;
-    work.hash[i] = flow_hash_fast(keys, key);
-    work.first[i] = first_line(work.hash[i], table.line_count);
-    prefetch(&table.lines[work.first[i]]);
-    work.vip_hash[i] = vip_hash(key);
-    prefetch(&vips.cells[work.vip_hash[i] & vips.mask]);
-  }
-}
-
 // ---- vip
+
+// Whether the source may be one that is_bad_source() refuses, by its first byte: 0, 127, 224-239 and 255 of IPv4, and every
+// IPv6 address.
+struct SuspiciousSources {
+  std::uint64_t words[4] = {1, std::uint64_t{1} << 63, 0, std::uint64_t{0xffff} << 32 | std::uint64_t{1} << 63};
+};
+constexpr SuspiciousSources kSuspicious;
+
+LB_INLINE bool is_suspicious(const net::FlowKey& key) {
+  const std::uint8_t first = key.source.bytes[12];
+  return (kSuspicious.words[first >> 6] >> (first & 63) & 1) != 0 || key.is_v6 != 0 ||
+         load<std::uint32_t>(key.source.bytes.data() + 12) == load<std::uint32_t>(key.destination.bytes.data() + 12);
+}
 
 void stage_vip(Work& work) {
   Burst& burst = *work.burst;
   const Snapshot& snapshot = *work.snapshot;
   const VipTable vips = vip_table_of(snapshot);
+  const abi::VipCell* last = vips.cells;  // bursts often stay with one listener
   for (std::uint32_t n = 0; n < work.whole.count; ++n) {
     const std::uint32_t i = work.whole.at[n];
     const net::ParsedPacket& packet = work.parsed[i];
-    const std::uint32_t listener = find_listener(snapshot, vips, packet.key, work.vip_hash[i]);
-    if (listener >= kNoListener) [[unlikely]] {
-      listener == kNotVip ? punt(work, i, abi::DropReason::punt_failed) : drop(work, i, abi::DropReason::no_listener);
-      continue;
+    std::uint32_t listener = last->index;
+    if (!is_exact(*last, packet.key)) {
+      listener = find_listener(snapshot, vips, packet.key, work.vip_hash[i], last);
+      if (listener >= kNoListener) [[unlikely]] {
+        listener == kNotVip ? punt(work, i, abi::DropReason::punt_failed) : drop(work, i, abi::DropReason::no_listener);
+        continue;
+      }
+      const abi::Listener& found = snapshot.listeners()[listener];
+      prefetch(&found);
     }
     burst.listener[i] = listener;
-    prefetch(&snapshot.listeners()[listener]);
     push(work.listed, i);
     if (packet.ttl <= 1) [[unlikely]] {
       drop(work, i, abi::DropReason::ttl_expired);
-    } else if (net::is_bad_source(packet.key)) [[unlikely]] {
+    } else if (is_suspicious(packet.key) && net::is_bad_source(packet.key)) [[unlikely]] {
       drop(work, i, abi::DropReason::bad_source);
     } else {
       push(work.served, i);
@@ -278,12 +340,15 @@ inline constexpr std::uint32_t kPlainStates =
 // and the same state for all of these (a test walks through them).
 LB_INLINE bool is_plain(const abi::Target& target, const abi::Listener& listener, std::uint32_t meta, std::uint32_t idle,
                         std::uint8_t tcp_flags) {
-  const bool state = (kPlainStates >> (meta >> 20 & 0xf) & 1) != 0;
-  const bool flags = (tcp_flags & (net::kTcpFin | net::kTcpSyn | net::kTcpRst)) == 0;
-  const bool usable =
-      (target.flags & (abi::kTargetLive | abi::kTargetResolved)) == (abi::kTargetLive | abi::kTargetResolved);
-  return state && flags && usable && target.tracked == abi::TrackedFlows::keep && listener.groups[0].group == target.group &&
-         idle < kMinIdleLimitTicks;
+  static_assert(offsetof(abi::Target, tracked) == offsetof(abi::Target, flags) + 1 &&
+                abi::TrackedFlows::keep == abi::TrackedFlows{});
+  constexpr std::uint16_t kUsable = abi::kTargetLive | abi::kTargetResolved;  // and in the byte above it, tracked: keep
+  const std::uint32_t state = kPlainStates >> (meta >> 20 & 0xf) & 1;
+  const std::uint32_t flags = tcp_flags & (net::kTcpFin | net::kTcpSyn | net::kTcpRst);
+  const bool usable = (load<std::uint16_t>(&target.flags) & (0xff00 | kUsable)) == kUsable;
+  return (static_cast<unsigned>(usable) & state & static_cast<unsigned>(flags == 0) &
+          static_cast<unsigned>(listener.groups[0].group == target.group) &
+          static_cast<unsigned>(idle < kMinIdleLimitTicks)) != 0;
 }
 
 void stage_decide(Work& work) {
@@ -320,23 +385,37 @@ void stage_decide(Work& work) {
 
 // ---- rewrite
 
+// Out of the common case: tags, IPv6 inside, or something does not fit.
+[[gnu::noinline]] bool forward_any(Work& work, std::uint32_t i) {
+  Burst& burst = *work.burst;
+  const abi::Target& target = *work.target[i];
+  const OutFrame out =
+      forward(*work.snapshot, target, work.parsed[i], work.hash[i], burst.data[i], burst.length[i], burst.headroom[i]);
+  if (out.reason == abi::DropReason::none) {
+    burst.data[i] = out.data;
+    burst.length[i] = out.length;
+    return true;
+  }
+  if (out.reason == abi::DropReason::too_big) {
+    answer_too_big(work, i, target);
+  } else {
+    drop(work, i, out.reason);
+  }
+  return false;
+}
+
 void stage_rewrite(Work& work) {
   Burst& burst = *work.burst;
+  const PlainSources sources = plain_sources(*work.snapshot);
+  const std::uint32_t packets = work.sent.count;
   std::uint64_t forwarded = 0;
-  for (std::uint32_t n = 0; n < work.sent.count; ++n) {
+  for (std::uint32_t n = 0; n < packets; ++n) {
     const std::uint32_t i = work.sent.at[n];
-    const abi::Target& target = *work.target[i];
-    const OutFrame out =
-        forward(*work.snapshot, target, work.parsed[i], work.hash[i], burst.data[i], burst.length[i], burst.headroom[i]);
-    if (out.reason == abi::DropReason::none) [[likely]] {
-      burst.data[i] = out.data;
-      burst.length[i] = out.length;
+    if (forward_plain(*work.target[i], work.parsed[i], work.hash[i], sources, burst.headroom[i], burst.data[i],
+                      burst.length[i]) ||
+        forward_any(work, i)) [[likely]] {
       burst.verdict[i] = Verdict::tx;
       ++forwarded;
-    } else if (out.reason == abi::DropReason::too_big) {
-      answer_too_big(work, i, target);
-    } else {
-      drop(work, i, out.reason);
     }
   }
   count(work, abi::Counter::forwarded_packets) += forwarded;
@@ -398,7 +477,6 @@ void begin(Work& work) {
 void process(Work& work) {
   begin(work);
   stage_parse(work);
-  stage_hash(work);
   stage_vip(work);
   stage_flow(work);
   stage_pick(work);
@@ -466,7 +544,7 @@ const Kernel LB_KERNEL = {
     .supported = supported,
     .process = process,
     .begin = begin,
-    .stages = {stage_parse, stage_hash, stage_vip, stage_flow, stage_pick, stage_decide, stage_rewrite, stage_count},
+    .stages = {stage_parse, stage_vip, stage_flow, stage_pick, stage_decide, stage_rewrite, stage_count},
     .sweep = sweep,
     .hash = hash_one,
 };

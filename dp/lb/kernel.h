@@ -9,8 +9,8 @@
 namespace lb {
 
 // The stages in their order (DESIGN §3). Each runs over the whole burst of `work`, and leaves its result there.
-enum class Stage : std::uint8_t { parse, hash, vip, flow, pick, decide, rewrite, count };
-inline constexpr std::uint32_t kStageCount = 8;
+enum class Stage : std::uint8_t { parse, vip, flow, pick, decide, rewrite, count };
+inline constexpr std::uint32_t kStageCount = 7;
 
 struct Kernel {
   const char* name;                         // "v2", "v3", "v4"

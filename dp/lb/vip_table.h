@@ -5,6 +5,7 @@
 // One cell in the common case; at most half of the cells are used, so a probe ends soon.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "dp/abi/snapshot.h"
@@ -46,16 +47,18 @@ LB_INLINE std::uint32_t vip_hash(const net::FlowKey& key) {
 // The cell of this kind and key, or nullptr. `hash` is where the probe starts.
 LB_INLINE const abi::VipCell* find_cell(const VipTable& table, std::uint32_t hash, const abi::IpAddress& address,
                                         std::uint8_t protocol, std::uint16_t port, abi::VipCellKind kind) {
+  static_assert(offsetof(abi::VipCell, port) == 16 && offsetof(abi::VipCell, protocol) == 18 &&
+                offsetof(abi::VipCell, kind) == 19);
   const auto high = load<std::uint64_t>(address.bytes.data());
   const auto low = load<std::uint64_t>(address.bytes.data() + 8);
+  const std::uint32_t rest = std::uint32_t{port} | std::uint32_t{protocol} << 16 | static_cast<std::uint32_t>(kind) << 24;
   for (std::uint32_t i = hash & table.mask;; i = (i + 1) & table.mask) {
     const abi::VipCell& cell = table.cells[i];
-    if (cell.kind == abi::VipCellKind::empty) return nullptr;
-    if (load<std::uint64_t>(cell.address.bytes.data()) == high &&
-        load<std::uint64_t>(cell.address.bytes.data() + 8) == low && cell.port == port && cell.protocol == protocol &&
-        cell.kind == kind) {
+    if (load<std::uint64_t>(cell.address.bytes.data() + 8) == low && load<std::uint32_t>(&cell.port) == rest &&
+        load<std::uint64_t>(cell.address.bytes.data()) == high) [[likely]] {
       return &cell;
     }
+    if (cell.kind == abi::VipCellKind::empty) return nullptr;
   }
 }
 
@@ -79,12 +82,31 @@ LB_INLINE std::uint32_t find_listener_by_range(const Snapshot& snapshot, const V
   return kNoListener;
 }
 
-// Index into listeners(), kNoListener or kNotVip. `hash` = vip_hash(key), computed ahead to prefetch the cell.
+// Whether this cell is the answer to `key`.
+LB_INLINE bool is_exact(const abi::VipCell& cell, const net::FlowKey& key) {
+  const std::uint8_t* address = key.destination.bytes.data();
+  const std::uint32_t rest = std::uint32_t{key.destination_port} | std::uint32_t{key.protocol} << 16 |
+                             static_cast<std::uint32_t>(abi::VipCellKind::exact) << 24;
+  return load<std::uint64_t>(cell.address.bytes.data() + 8) == load<std::uint64_t>(address + 8) &&
+         load<std::uint32_t>(&cell.port) == rest &&
+         load<std::uint64_t>(cell.address.bytes.data()) == load<std::uint64_t>(address);
+}
+
+// Index into listeners(), kNoListener or kNotVip. `hash` = vip_hash(key), computed ahead to prefetch the cell. `last`
+// becomes the cell that answered, where it was an exact one.
 LB_INLINE std::uint32_t find_listener(const Snapshot& snapshot, const VipTable& table, const net::FlowKey& key,
-                                      std::uint32_t hash) {
+                                      std::uint32_t hash, const abi::VipCell*& last) {
   const abi::VipCell* exact =
       find_cell(table, hash, key.destination, key.protocol, key.destination_port, abi::VipCellKind::exact);
-  return exact != nullptr ? exact->index : find_listener_by_range(snapshot, table, key);
+  if (exact == nullptr) return find_listener_by_range(snapshot, table, key);
+  last = exact;
+  return exact->index;
+}
+
+LB_INLINE std::uint32_t find_listener(const Snapshot& snapshot, const VipTable& table, const net::FlowKey& key,
+                                      std::uint32_t hash) {
+  const abi::VipCell* unused = nullptr;
+  return find_listener(snapshot, table, key, hash, unused);
 }
 
 }  // namespace lb

@@ -291,7 +291,7 @@ class Bench {
   // One stage of the path at a time: hits of 1 M flows in ipip4; `pick` on new flows.
   void run_stages() {
     const std::vector<std::pair<const char*, std::vector<Stage>>> stages = {{"parse", {Stage::parse}},
-                                                                            {"vip", {Stage::hash, Stage::vip}},
+                                                                            {"vip", {Stage::vip}},
                                                                             {"flow", {Stage::flow, Stage::decide}},
                                                                             {"pick", {Stage::pick}},
                                                                             {"rewrite", {Stage::rewrite}}};
