@@ -205,13 +205,14 @@ std::vector<std::string> eal_arguments(const DpConfig& config) {
   if (!use_hugepages(config)) {
     arguments.insert(arguments.end(), {"--no-huge", "-m", std::to_string(wanted_mb(config))});
   } else if (nodes.size() == 1 && *nodes.begin() == 0) {
-    arguments.insert(arguments.end(), {"--in-memory", "-m", std::to_string(config.memory.size_mb)});
+    arguments.insert(arguments.end(),
+                     {"--in-memory", "--single-file-segments", "-m", std::to_string(config.memory.size_mb)});
   } else {
     std::string per_node;
     for (std::uint32_t node = 0; node <= *nodes.rbegin(); ++node) {
       per_node += (node == 0 ? "" : ",") + std::to_string(nodes.contains(node) ? config.memory.size_mb : 0);
     }
-    arguments.insert(arguments.end(), {"--in-memory", "--socket-mem", per_node});
+    arguments.insert(arguments.end(), {"--in-memory", "--single-file-segments", "--socket-mem", per_node});
   }
 
   bool pci = false;

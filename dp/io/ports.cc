@@ -125,6 +125,8 @@ tl::expected<void, std::string> add_twin(const PortConfig& config, Port& port) {
   rte_eth_dev_get_mtu(port.devices.front(), &mtu);
   rte_eth_macaddr_get(port.devices.front(), &mac);
   std::copy_n(mac.addr_bytes, port.info.mac.size(), port.info.mac.begin());
+  // ring and null have no address of their own, and the kernel takes none of zeros for the twin.
+  if (rte_is_zero_ether_addr(&mac)) port.info.mac = {0x02, 0, 0, 0, 0, static_cast<std::uint8_t>(port.devices.front())};
   port.info.mtu_bytes = mtu;
   if (config.twin == Twin::none) return {};
   auto tap = Tap::open({.name = config.name, .mac = port.info.mac, .mtu_bytes = mtu});

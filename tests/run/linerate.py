@@ -3,7 +3,8 @@
   memif, virtio_user   lb-gen (tests/linerate) sends from CPU 0 and takes back what comes home; the device under test is
                        pinned to CPU 1 (with two workers: to both). Throughput at full speed, then latency at half of it.
   pcap                 the port plays a file for ever (infinite_rx): no generator, the workers' own counters
-  ring                 what is sent comes back: 1,024 packets go round for ever, the workers' own counters
+  ring                 what is sent comes back: 1,024 packets go round for ever, the worker's own counters
+               (one worker: packets stay in their queue)
 
 testpmd forwards with macswap: it parses nothing and looks nothing up, so it is what the port alone costs. Everything runs in
 one network namespace; rates on shared machines are noisy, so each row is the median of --repeats runs.
@@ -37,6 +38,7 @@ class Bench:
         self.options = options
         self.cpus = sorted(os.sched_getaffinity(0))
         self.processes = []
+        self.generator = self.testpmd = None
         self.sequence = 0
 
     # Set-up and clean-up: whatever runs in the namespace is ours.
@@ -52,9 +54,8 @@ class Bench:
                            "echo 1024 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
     def down(self):
-        for process in self.processes:
-            process.stop()
-        self.processes = []
+        if FOLDER.exists():
+            self.stop_all()
         if pathlib.Path(f"/run/netns/{NAMESPACE}").exists():
             end_processes([int(p) for p in run(["ip", "netns", "pids", NAMESPACE], check=False).stdout.split()])
             run(["ip", "netns", "del", NAMESPACE], check=False)
@@ -66,6 +67,11 @@ class Bench:
         return process
 
     def stop_all(self):
+        self.stop_generator()
+        if self.testpmd:
+            self.testpmd.kill()
+            self.testpmd.wait()
+            self.testpmd = None
         for process in reversed(self.processes):
             process.stop()
         self.processes = []
@@ -83,15 +89,18 @@ class Bench:
 
     # Devices under test.
 
-    def start_lb(self, driver, devargs, workers, mode, flows):
+    # A virtio_user port that is the server waits for its peer while it starts, so the generator is started before the wait;
+    # a memif client looks for its server once.
+    def start_lb(self, driver, devargs, workers, mode, flows, generator=None):
         name = f"lr{self.sequence}"
+        arguments = f', devargs: "{devargs}"' if devargs else ""
         worker_list = ", ".join(f"{{lcore: {cpu}}}" for cpu in self.worker_cpus(workers))
         (FOLDER / "dp.yaml").write_text(f"""name: {name}
 control_socket: {FOLDER}/dp.sock
 state_dir: {FOLDER}/{name}-dp
 bpf_dir: {FOLDER}/bpf
 workers: [{worker_list}]
-ports: [{{name: lr0, driver: "{driver}", kernel_twin: tap, devargs: "{devargs}"}}]
+ports: [{{name: lr0, driver: "{driver}", kernel_twin: tap{arguments}}}]
 memory: {{mode: hugepages, size_mb: 256}}
 flow_table: {{flows_per_worker: {max(1 << 16, 2 * flows)}, path: {FOLDER}/{name}.flows}}
 capacity: {{targets: 4096, listeners: 64}}
@@ -105,7 +114,11 @@ punt: {{tap: none}}
                                "targets": [{"address": address} for address in targets]}],
             "static_neighbours": [{"address": address, "mac": GEN_MAC, "interface": "lr0"} for address in targets]}))
         dp = self.start("lb-dp", BIN / "lb-dp", "--config", FOLDER / "dp.yaml")
+        if driver == "virtio_user":
+            self.start_generator(generator, workers)
         wait_until("lb-dp", lambda: dp.require_running() and (FOLDER / "dp.sock").exists(), 30)
+        if driver == "memif":
+            self.start_generator(generator, workers)
         run(inside("ip", "addr", "add", "10.99.0.1/24", "dev", "lr0"))
         cp = self.start("lb-cp", BIN / "lb-cp", "--config", FOLDER / "lb.yaml", "--socket", FOLDER / "cp.sock", "--dp-socket",
                         FOLDER / "dp.sock", "--state-dir", FOLDER / f"{name}-cp", "--metrics", "off")
@@ -118,42 +131,61 @@ punt: {{tap: none}}
     def workers_of_lb(self):
         return rows(self.lbctl("get", "workers"))
 
-    def start_testpmd(self, vdev, workers, *extra):
+    def start_testpmd(self, vdev, workers, generator):
         cpus = self.worker_cpus(workers)
         lcores = ",".join(f"{i}@{cpu}" for i, cpu in enumerate([cpus[0], *cpus]))
         # testpmd runs until its input ends: a pipe that stays open.
         log = open(FOLDER / "testpmd.log", "ab")
-        popen = subprocess.Popen(inside("setpriv", "--pdeathsig", "KILL", "--", "dpdk-testpmd", "--lcores", lcores, "--in-memory",
+        self.testpmd = subprocess.Popen(inside("setpriv", "--pdeathsig", "KILL", "--", "dpdk-testpmd", "--lcores", lcores, "--in-memory",
                                         "--single-file-segments", "-m", 256, "--file-prefix", f"lrt{self.sequence}", "--no-pci",
                                         "--no-telemetry", "--vdev", vdev, "--", f"--nb-cores={workers}", f"--rxq={workers}",
-                                        f"--txq={workers}", "--forward-mode=macswap", "--total-num-mbufs=32768", "--auto-start", *extra),
+                                        f"--txq={workers}", "--forward-mode=macswap", "--total-num-mbufs=32768", "--auto-start"),
                                  stdin=subprocess.PIPE, stdout=log, stderr=log)
         log.close()
+        time.sleep(0 if "virtio_user" in vdev else 2)
+        self.start_generator(generator, workers)
         time.sleep(2)
-        if popen.poll() is not None:
+        if self.testpmd.poll() is not None:
             raise LabError("testpmd ended: " + (FOLDER / "testpmd.log").read_text()[-800:])
-        return popen
 
     # Measuring.
 
-    def generate(self, vdev, workers, rate):
-        done = run(inside(BIN.parent / "tests/linerate/lb-gen", "--lcores", f"0@{self.cpus[0]}", "--in-memory", "--single-file-segments",
-                          "-m", 256, "--file-prefix", f"lrg{self.sequence}", "--no-pci", "--no-telemetry", "--vdev", vdev, "--", "--dst", VIP,
-                          "--dst-mac", DUT_MAC, "--flows", self.options.flows, "--seconds", self.options.seconds, "--queues", workers,
-                          "--rate", int(rate)), timeout=120)
-        return json.loads(done.stdout.strip().splitlines()[-1])
+    def start_generator(self, vdev, workers):
+        log = open(FOLDER / "lb-gen.log", "wb")
+        self.generator = subprocess.Popen(
+            inside("setpriv", "--pdeathsig", "KILL", "--", BIN.parent / "tests/linerate/lb-gen", "--lcores", f"0@{self.cpus[0]}", "--in-memory",
+                   "--single-file-segments", "-m", 256, "--file-prefix", f"lrg{self.sequence}", "--no-pci", "--no-telemetry", "--vdev", vdev,
+                   "--", "--dst", VIP, "--dst-mac", DUT_MAC, "--flows", self.options.flows, "--queues", workers),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        log.close()
 
-    def throughput_and_latency(self, port, dut, workers, vdev):
-        full = [self.generate(vdev, workers, 0) for _ in range(self.options.repeats)]
+    def stop_generator(self):
+        if self.generator:
+            self.generator.kill()
+            self.generator.wait()
+            self.generator = None
+
+    def generate(self, rate):
+        self.generator.stdin.write(f"{int(rate)} {self.options.seconds}\n")
+        self.generator.stdin.flush()
+        for line in self.generator.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise LabError("the generator ended: " + (FOLDER / "lb-gen.log").read_text()[-800:])
+
+    def throughput_and_latency(self, port, dut, workers):
+        self.generate(0)  # fills tables and caches
+        full = [self.generate(0) for _ in range(self.options.repeats)]
         mpps = statistics.median(r["received_mpps"] for r in full)
-        half = [self.generate(vdev, workers, mpps * 5e5) for _ in range(self.options.repeats)]
+        half = [self.generate(mpps * 5e5) for _ in range(self.options.repeats)]
 
         def median(results, key):
             return statistics.median(r[key] for r in results)
 
-        return {"port": port, "dut": dut, "workers": workers, "flows": self.options.flows, "offered_mpps": median(full, "sent_mpps"), "mpps": mpps,
-                "loss_pct": statistics.median(100 * r["lost"] / max(1, r["sent"]) for r in full), "p50_us": median(half, "p50_us"),
-                "p99_us": median(half, "p99_us"), "p999_us": median(half, "p999_us"), "load_mpps": median(half, "sent_mpps")}
+        return {"port": port, "dut": dut, "workers": workers, "flows": self.options.flows, "offered_mpps": median(full, "sent_mpps"),
+                "mpps": mpps, "loss_pct": statistics.median(100 * r["lost"] / max(1, r["sent"]) for r in full),
+                "p50_us": median(half, "p50_us"), "p99_us": median(half, "p99_us"), "p999_us": median(half, "p999_us"),
+                "load_mpps": median(half, "sent_mpps")}
 
     def own_counters(self, port, workers, flows):
         """Forwarding rate by lb-dp's own counters; what it lost is what it dropped."""
@@ -174,24 +206,22 @@ punt: {{tap: none}}
     # Rows.
 
     def through_generator(self, port, workers):
-        socket = self.sockets()
-        queues = f"queues={workers}"
-        if port == "memif":
-            common = f"id=0,socket={socket},socket-abstract=no,bsize=2048,rsize=10"
-            dut, gen, testpmd = f"role=server,{common}", f"net_memif0,role=client,{common},mac={GEN_MAC}", f"net_memif0,role=server,{common}"
-        else:
-            dut = f"path={socket},server=1,queue_size=1024,{queues}"
-            gen, testpmd = f"net_vhost0,iface={socket},{queues},client=1", f"net_virtio_user0,{dut}"
-        self.start_lb(port, dut, workers, "ipip", self.options.flows)
-        yield self.throughput_and_latency(port, "lb-dp", workers, gen)
-        self.stop_all()
-        popen = self.start_testpmd(testpmd, workers)
-        try:
-            yield self.throughput_and_latency(port, "testpmd", workers, gen)
-        finally:
-            popen.kill()
-            popen.wait()
-            self.stop_all()
+        for dut in ("lb-dp", "testpmd"):
+            socket = self.sockets()
+            if port == "memif":
+                common = f"id=0,socket={socket},socket-abstract=no,bsize=2048,rsize=10"
+                ours, generator = f"role=server,{common}", f"net_memif0,role=client,{common},mac={GEN_MAC}"
+            else:
+                ours = f"path={socket},server=1,queue_size=1024,queues={workers}"
+                generator = f"net_vhost0,iface={socket},queues={workers},client=1"
+            try:
+                if dut == "lb-dp":
+                    self.start_lb(port, ours, workers, "ipip", self.options.flows, generator)
+                else:
+                    self.start_testpmd(f"net_{port}0,{ours}", workers, generator)
+                yield self.throughput_and_latency(port, dut, workers)
+            finally:
+                self.stop_all()
 
     def replayed(self, workers, flows=4096):
         self.sockets()
@@ -223,7 +253,7 @@ punt: {{tap: none}}
                     yield from self.through_generator(port, workers)
                 elif port == "pcap":
                     yield from self.replayed(workers)
-                else:
+                elif workers == 1:  # the packets that go round stay in the queue they came by
                     yield from self.going_round(workers)
 
 
