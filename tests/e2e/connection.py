@@ -1,5 +1,6 @@
 """Connections of the client that a test holds open and looks at while things change."""
 
+import itertools
 import json
 import subprocess
 import threading
@@ -45,6 +46,14 @@ print(json.dumps({"requests": sum(counts), "errors": errors}), flush=True)
 """
 
 
+_ports = itertools.count(40000)
+
+
+def fresh_port():
+    """A source port that no connection of this run has used: an old one may still rest in TIME_WAIT."""
+    return next(_ports)
+
+
 class _Script:
     def __init__(self, lab, script, *arguments):
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *lab.inside(CLIENT, "/usr/bin/python3", "-c", script, *arguments)],
@@ -74,13 +83,17 @@ class _Script:
 
 
 class Connection(_Script):
-    """One kept HTTP connection from a port of the test's choice."""
+    """One kept HTTP connection, from `port`."""
 
-    def __init__(self, lab, case, port):
-        super().__init__(lab, HOLDER, case.vip, case.client, str(port))
+    def __init__(self, lab, case):
+        self.port = fresh_port()
+        super().__init__(lab, HOLDER, case.vip, case.client, str(self.port))
 
     def ask(self, path="/"):
-        return self._ask(path)
+        answer = self._ask(path)
+        if answer.startswith("error:"):
+            raise LabError(f"the kept connection broke: {answer}")
+        return answer
 
 
 class Load(_Script):

@@ -38,11 +38,12 @@ def test_all_unhealthy_is_fail_open(up, case):
 
 def test_drain(up, case):
     """A draining target takes no new flow; a long download that had begun there ends well."""
-    with Connection(up.lab, case, 42001) as kept:
+    with Connection(up.lab, case) as kept:
         target = kept.ask()
-        download = up.helper(CLIENT, "download", "curl", "-sS", "--local-port", "42100-42199", "--max-time", "40", "-o", "/dev/null", "-w",
+        download = up.helper(CLIENT, "download", "curl", "-sS", "--max-time", "40", "-o", "/dev/null", "-w",
                              "%header{X-Target} %{size_download}\n", case.url("/slow"))
-        wait_until("the download to have begun", lambda: up.lab.run(CLIENT, "ss", "-Htn", "state", "established", "dst", case.vip).stdout.count("\n") >= 2)
+        wait_until("the download to have begun", lambda: up.lab.run(
+            CLIENT, "ss", "-Htn", "state", "established", "dst", case.host).stdout.count("\n") >= 2)
         up.balancer.lbctl("drain", case.target(target), "--target-group", case.web_group)
         others = set(up.lab.targets) - {target}
         up.wait_answers(case, others, "new flows go elsewhere")
@@ -59,7 +60,7 @@ def test_drain(up, case):
 @pytest.mark.cases(world.ONE_OF_EACH_MODE)
 def test_cp_restart_under_load(up, case):
     """lb-cp is killed and started again while clients work: not one request fails, and no flow moves."""
-    with Connection(up.lab, case, 42002) as kept, Load(up.lab, case) as load:
+    with Connection(up.lab, case) as kept, Load(up.lab, case) as load:
         target = kept.ask()
         wait_until("the load to run", lambda: load.requests() > 100)
         up.balancer.kill_cp()
@@ -90,7 +91,7 @@ def test_drain_outlives_cp(up, case):
 @pytest.mark.cases(world.ONE_OF_EACH_MODE)
 def test_dp_restart_without_cp(up, case):
     """lb-dp is killed and started while lb-cp is away: it forwards by the snapshot it stored, and flows stay."""
-    with Connection(up.lab, case, 42003) as kept:
+    with Connection(up.lab, case) as kept:
         target = kept.ask()
         # Drained: only the flow table can tell where the kept flow goes.
         up.balancer.lbctl("drain", case.target(target), "--target-group", case.web_group)

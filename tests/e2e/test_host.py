@@ -3,7 +3,7 @@
 import pytest
 
 from tests.e2e import world
-from tests.e2e.connection import Connection
+from tests.e2e.connection import Connection, fresh_port
 from tests.lib.balancer import METRICS
 from tests.lib.lab import CLIENT, LB, LB_V4, LB_V6, wait_until
 
@@ -22,7 +22,7 @@ def test_own_traffic_stays_with_the_kernel(up, case):
 @pytest.mark.cases(world.ALL)
 def test_why(up, case):
     """`why` says of a flow that has not begun where it will go, and of one that has where it went."""
-    for port in range(43000, 43008):
+    for port in [fresh_port() for _ in range(8)]:
         before = up.balancer.why("tcp", case.client, port, case.vip, world.WEB)
         assert (before["verdict"], before["listener"], before["target_group"]) == ("tx", case.web_group, case.web_group)
         answered = up.lab.curl("--local-port", str(port), "-H", "Connection: close", case.url()).strip()
@@ -34,12 +34,12 @@ def test_why(up, case):
 @pytest.mark.cases(world.ONE_OF_EACH_MODE)
 def test_why_of_a_pinned_flow(up, case):
     """After a drain the table says one target and the flow table another: `why` shows both."""
-    with Connection(up.lab, case, 43100) as kept:
+    with Connection(up.lab, case) as kept:
         target = kept.ask()
         up.balancer.lbctl("drain", case.target(target), "--target-group", case.web_group)
         up.wait_answers(case, set(up.lab.targets) - {target}, "new flows go elsewhere")
         assert kept.ask() == target
-        said = up.balancer.why("tcp", case.client, 43100, case.vip, world.WEB)
+        said = up.balancer.why("tcp", case.client, kept.port, case.vip, world.WEB)
         assert said["flow"] == "hit" and said["target"] == case.target(target)
         assert said["pinned_elsewhere"] and said["slot_target"] != said["target"]
         assert said["worker"] is not None and said["explanation"]

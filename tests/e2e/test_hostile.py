@@ -35,7 +35,7 @@ for _ in range(2000):
     frame = bytearray(bytes(ether/random.choice([ip, ip6])/random.choice([tcp, UDP(sport=5, dport=7000)])/Raw(random.randbytes(random.randrange(80)))))
     for _ in range(random.randrange(1, 4)):
         frame[random.randrange(18, len(frame))] = random.randrange(256)
-    socket.send(bytes(frame[:random.randrange(34, len(frame) + 1)]))
+    socket.send(bytes(frame if random.random() < 0.7 else frame[:random.randrange(34, len(frame) + 1)]))
 print(" ".join(f"{reason}={5 * len(items)}" for reason, items in frames.items()))
 """
 
@@ -46,13 +46,13 @@ def totals(balancer):
 
 
 def quiet(balancer):
-    """The totals, once they have stood still."""
+    """The totals, once they have stood still for longer than lb-cp takes to look at them again."""
     seen = []
 
     def still():
         seen.append(totals(balancer))
-        return len(seen) > 5 and len(set(seen[-5:])) == 1
-    wait_until("the counters to stand still", still, 30, every=0.2)
+        return len(seen) >= 10 and len(set(seen[-10:])) == 1
+    wait_until("the counters to stand still", still, 30, every=0.3)
     return seen[-1]
 
 

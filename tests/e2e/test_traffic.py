@@ -3,6 +3,7 @@
 import collections
 import json
 
+from tests.e2e.connection import fresh_port
 from tests.e2e.world import ECHO, IPERF
 from tests.lib.balancer import ROOT
 from tests.lib.lab import CLIENT, wait_until
@@ -24,7 +25,7 @@ def test_curl(up, case):
 
 def test_same_tuple_same_target(up, case):
     """A flow that comes back with the same addresses and ports goes to the same target."""
-    for port in (41001, 41002, 41003):
+    for port in [fresh_port() for _ in range(3)]:
         seen = {up.lab.curl("--local-port", str(port), "-H", "Connection: close", case.url()) for _ in range(4)}
         assert len(seen) == 1, seen
 

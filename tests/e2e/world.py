@@ -45,8 +45,13 @@ class Case:
     def client(self):
         return labs.CLIENT_V4 if self.inner == "v4" else labs.CLIENT_V6
 
+    @property
+    def host(self):
+        """The VIP as it stands in URLs."""
+        return f"[{self.vip}]" if self.inner == "v6" else self.vip
+
     def url(self, path="/"):
-        return f"http://[{self.vip}]{path}" if self.inner == "v6" else f"http://{self.vip}{path}"
+        return f"http://{self.host}{path}"
 
     def target(self, target, port=WEB):
         """As lbctl writes it."""

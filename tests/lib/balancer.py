@@ -45,8 +45,14 @@ capacity: {{targets: 4096, listeners: 1024}}
     # Daemons.
 
     def start_dp(self):
+        # A killed lb-dp leaves its socket's file: the new one makes another.
+        left = self._socket_identity() if self.dp_socket.exists() else None
         self.dp = self.lab.start(LB, "lb-dp", BIN / "lb-dp", "--config", self.dp_config)
-        wait_until("lb-dp's control socket", lambda: self.dp.require_running() and self.dp_socket.exists(), 30)
+        wait_until("lb-dp's control socket", lambda: self.dp.require_running() and self._socket_identity() != left, 30)
+
+    def _socket_identity(self):
+        status = self.dp_socket.stat()
+        return status.st_ino, status.st_ctime_ns
 
     def start_cp(self):
         self.cp = self.lab.start(LB, "lb-cp", BIN / "lb-cp", "--socket", self.cp_socket, "--dp-socket", self.dp_socket, "--state-dir",

@@ -170,6 +170,8 @@ class Lab:
         self._ip("sw", "link set lo up", "link add br0 type bridge mcast_snooping 0 forward_delay 0",
                  f"link set br0 mtu {TUNNEL_MTU} up")
         self._sysctl("sw", ipv6__conf__all__disable_ipv6=1)
+        # A plain switch: where netfilter looks at bridged frames, it drops the malformed ones that tests send.
+        self.run("sw", "sysctl", "-eqw", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0")
 
     def _join(self, name, v4, v6, mac, mtu, queues=1):
         full = self.namespace(name)
@@ -184,7 +186,9 @@ class Lab:
     def _set_up_client(self):
         # A frame that reaches an AF_XDP socket must carry its checksums: nobody fills them in later.
         self.run(CLIENT, "ethtool", "-K", "eth0", "tx", "off")
-        self._sysctl(CLIENT, core__txrehash=0)  # a flow keeps its queue, and so its worker
+        # A flow keeps its queue, and so its worker; ports from 40000 on are for those who choose theirs.
+        self._sysctl(CLIENT, core__txrehash=0, ipv4__ip_local_port_range="10000 39999",
+                     ipv4__tcp_max_tw_buckets=0)  # a chosen port can be used again at once
         self._ip(CLIENT, *[f"route add {vip} via {LB_V6 if ':' in vip else LB_V4}" for vip in self.vips])
 
     def _set_up_target(self, target):
