@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "replay/world.h"
+
 namespace lb::replay {
 namespace {
 
@@ -27,6 +29,8 @@ Worker::Worker(const WorkerOptions& options, Output& output)
 Outcome Worker::process(const Snapshot& snapshot, std::span<const std::uint8_t> frame, std::uint64_t now_ns) {
   buffer_.assign(kHeadroomBytes + frame.size() + kTailroomBytes, 0);
   std::copy(frame.begin(), frame.end(), buffer_.begin() + kHeadroomBytes);
+  // Any destination MAC is lb's. A group address would keep lb from answering, so lb's own stands in for it.
+  if ((buffer_[kHeadroomBytes] & 1) != 0) std::copy(kOwnMac.begin(), kOwnMac.end(), buffer_.begin() + kHeadroomBytes);
   burst_.count = 1;
   burst_.data[0] = buffer_.data() + kHeadroomBytes;
   burst_.length[0] = static_cast<std::uint32_t>(frame.size());

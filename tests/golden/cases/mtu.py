@@ -1,7 +1,7 @@
 """Packets that do not fit towards the target once they carry an outer header."""
 from scapy.all import Ether
 
-from ..frames import (T4, T6, VIP4, VIP6, ether, fragmentation_needed, ipip, l2dsr, one, packet_too_big, tcp, udp)
+from ..frames import (LB_MAC, T4, T6, VIP4, VIP6, ether, fragmentation_needed, ipip, l2dsr, one, packet_too_big, tcp, udp)
 from ..harness import answered, case, drop, tx
 
 
@@ -37,6 +37,7 @@ case("mtu", "a UDP datagram that is too big is answered as well", config=one(pro
      expect=[answered("answered_icmp", fragmentation_needed(udp(payload=b"q" * 1460), 1480))])
 case("mtu", "the answer goes back with the tag the packet came with", config=one(), packets=[ether(sized(1481), vlan=(42,))],
      expect=[answered("answered_icmp", fragmentation_needed(sized(1481), 1480, vlan=(42,)))])
-GROUP_MAC = ether(sized(1481))
+GROUP_MAC, ANSWER = ether(sized(1481)), fragmentation_needed(sized(1481), 1480)
 GROUP_MAC[Ether].dst = "ff:ff:ff:ff:ff:ff"
-case("mtu", "a frame sent to everyone is not answered", config=one(), packets=[GROUP_MAC], expect=[drop("too_big")])
+case("mtu", "a frame to the broadcast MAC counts as one to lb's own", config=one(), packets=[GROUP_MAC],
+     expect=[answered("answered_icmp", ANSWER[:6] + bytes.fromhex(LB_MAC.replace(":", "")) + ANSWER[12:])])
