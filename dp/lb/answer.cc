@@ -20,7 +20,7 @@ void reset_target(Work& work, std::uint32_t i, const abi::Target& target) {
   constexpr std::uint32_t kRoomBytes = 64;
   std::uint8_t buffer[kRoomBytes + net::kMaxResetBytes];
   std::uint8_t* frame = buffer + kRoomBytes;
-  const std::uint32_t length = net::build_reset_to_target(work.burst->data[i], work.parsed[i], frame);
+  const std::uint32_t length = net::build_reset_to_target(work.burst->data[i], packet_of(work, i), frame);
   net::ParsedPacket packet;
   if (length == 0 || net::parse(frame, length, false, packet).result != net::ParseResult::ok) return;
   const OutFrame out = forward(*work.snapshot, target, packet, work.hash[i], frame, length, kRoomBytes);
@@ -34,13 +34,13 @@ void answer_with_reset(Work& work, std::uint32_t i, const abi::Target& target) {
   if (!work.resets.take(work.now_ns)) return drop(work, i, abi::DropReason::reset_rate_limited);
   reset_target(work, i, target);
   std::uint8_t* frame = work.burst->data[i];
-  const std::uint32_t length = net::build_reset_to_client(frame, work.parsed[i], frame);
+  const std::uint32_t length = net::build_reset_to_client(frame, packet_of(work, i), frame);
   if (length == 0) return drop(work, i, abi::DropReason::reset_rate_limited);
   set_answer(work, i, length, abi::DropReason::answered_rst, abi::Counter::originated_rst);
 }
 
 void answer_too_big(Work& work, std::uint32_t i, const abi::Target& target) {
-  const net::ParsedPacket& packet = work.parsed[i];
+  const net::ParsedPacket& packet = packet_of(work, i);
   const std::uint32_t fits = target.mtu_bytes - std::min<std::uint32_t>(target.mtu_bytes, outer_bytes(target));
   if (packet.dont_fragment == 0 || !work.errors.take(work.now_ns)) return drop(work, i, abi::DropReason::too_big);
   std::uint8_t* frame = work.burst->data[i];

@@ -27,87 +27,63 @@ LB_COLD void take_unusual(Work& work, std::uint32_t i, net::ParseStatus status) 
   drop(work, i, status.reason == abi::DropReason::fragment ? abi::DropReason::fragment : abi::DropReason::no_listener);
 }
 
-// Where the packet's flow and listener would stand is asked from memory at once.
-LB_INLINE void look_ahead(Work& work, const FlowTableState& table, const VipTable& vips, std::uint32_t i,
-                          const Hash128& hash, std::uint32_t vip) {
+// Where the packet's flow would stand is asked from memory at once.
+LB_INLINE void look_ahead(Work& work, const FlowTableState& table, std::uint32_t i, const Hash128& hash,
+                          std::uint8_t tcp_flags) {
   work.hash[i] = hash;
   work.first[i] = first_line(hash, table.line_count);
-  prefetch_for_write(work.burst->data[i] - 1);  // where the outer header goes
+  work.tcp_flags[i] = tcp_flags;
   prefetch(&table.lines[work.first[i]]);
-  work.vip_hash[i] = vip;
-  prefetch(&vips.cells[vip & vips.mask]);
+  prefetch_for_write(work.burst->data[i] - 1);  // where the outer header goes
   push(work.whole, i);
-}
-
-// As net::detail::parse_plain_v4, and equal to it by test, in words instead of bytes; the key goes to the hash in registers.
-LB_INLINE bool take_plain_v4(Work& work, const FlowTableState& table, const HashKeys& keys, const VipTable& vips,
-                             std::uint32_t i, const std::uint8_t* frame, std::uint32_t length) {
-  const std::uint8_t* ip = frame + net::kEthernetBytes;
-  const std::uint8_t* l4 = ip + net::kIpv4Bytes;
-  if (length < net::kEthernetBytes + net::kIpv4Bytes + net::kTcpBytes) return false;
-  const auto fragment = load<std::uint16_t>(ip + net::kIpv4FragmentAt);
-  const auto ttl_protocol = load<std::uint16_t>(ip + net::kIpv4TtlAt);
-  const auto first = load<std::uint16_t>(ip);  // version, header length, TOS
-  const std::uint32_t ip_length = load_be16(ip + net::kIpv4TotalLengthAt);
-  const std::uint32_t header_bytes = (l4[net::kTcpDataOffsetAt] >> 4) * 4U;
-  const bool tcp = ttl_protocol >> 8 == static_cast<std::uint8_t>(abi::Protocol::tcp);
-  const bool plain = load<std::uint16_t>(frame + net::kEtherTypeAt) == swap16(net::kEtherTypeIpv4) &&
-                     (first & 0xff) == 0x45 && (fragment & swap16(net::kIpv4MoreOrOffset)) == 0 && tcp &&
-                     header_bytes >= net::kTcpBytes && net::kIpv4Bytes + header_bytes <= ip_length &&
-                     ip_length <= length - net::kEthernetBytes;
-  if (!plain) return false;
-  const auto source = load<std::uint32_t>(ip + net::kIpv4SourceAt);
-  const auto destination = load<std::uint32_t>(ip + net::kIpv4DestinationAt);
-  const auto ports = load<std::uint32_t>(l4);
-  const auto protocol = std::uint64_t{static_cast<std::uint8_t>(abi::Protocol::tcp)} << 32;
-  const std::uint32_t source_port = swap16(static_cast<std::uint16_t>(ports));
-  const std::uint32_t destination_port = swap16(static_cast<std::uint16_t>(ports >> 16));
-  net::ParsedPacket& packet = work.parsed[i];
-  auto* words = reinterpret_cast<std::uint8_t*>(&packet);
-  store(words, std::uint64_t{0});
-  store(words + 8, 0xffff0000 | std::uint64_t{source} << 32);
-  store(words + 16, std::uint64_t{0});
-  store(words + 24, 0xffff0000 | std::uint64_t{destination} << 32);
-  store(words + 32, source_port | destination_port << 16 | protocol);
-  store(words + 40, net::kEthernetBytes | (net::kEthernetBytes + net::kIpv4Bytes) << 16 | std::uint64_t{ip_length} << 32);
-  store(words + 48, static_cast<std::uint32_t>(static_cast<std::uint8_t>(abi::Protocol::tcp)) | l4[net::kTcpFlagsAt] << 8U |
-                        (ttl_protocol & 0xffU) << 16 | (first & 0xff00U) << 16);
-  packet.dont_fragment = (fragment & swap16(net::kIpv4DontFragment)) != 0;
-  const std::uint32_t vip =
-      vip_hash(0, 0xffff0000 | std::uint64_t{destination} << 32, static_cast<std::uint8_t>(abi::Protocol::tcp),
-               static_cast<std::uint16_t>(destination_port));
-  look_ahead(work, table, vips, i, hash_v4(keys, source | std::uint64_t{destination} << 32, ports | protocol), vip);
-  return true;
 }
 
 [[gnu::noinline]] void take_any(Work& work, std::uint32_t i) {
   const Burst& burst = *work.burst;
+  work.form[i] = Form::parsed;
   const net::ParseStatus status =
       net::parse_inline(burst.data[i], burst.length[i], !burst.ip_checksum_checked, work.parsed[i]);
   if (status.result != net::ParseResult::ok) return take_unusual(work, i, status);
-  const net::FlowKey& key = work.parsed[i].key;
-  look_ahead(work, work.options.flows->state(), vip_table_of(*work.snapshot), i,
-             flow_hash_fast(work.options.flows->hash_keys(), key), vip_hash(key));
+  const net::ParsedPacket& packet = work.parsed[i];
+  const VipTable vips = vip_table_of(*work.snapshot);
+  work.vip_hash[i] = vip_hash(packet.key);
+  prefetch(&vips.cells[work.vip_hash[i] & vips.mask]);
+  look_ahead(work, work.options.flows->state(), i, flow_hash_fast(work.options.flows->hash_keys(), packet.key),
+             packet.tcp_flags);
 }
 
 void stage_parse(Work& work) {
   const Burst& burst = *work.burst;
-  const FlowTableState& table = work.options.flows->state();
+  const FlowTableState table = work.options.flows->state();
   const HashKeys& keys = work.options.flows->hash_keys();
   const VipTable vips = vip_table_of(*work.snapshot);
   const bool checked = burst.ip_checksum_checked;
   const std::uint32_t packets = burst.count;
   std::uint64_t bytes = 0;
+  PlainVipKey last;  // neighbours often go to one listener
+  std::uint32_t last_hash = 0;
   for (std::uint32_t i = 0; i < packets; ++i) prefetch(burst.data[i]);
   for (std::uint32_t i = 0; i < packets; ++i) {
     const std::uint8_t* frame = burst.data[i];
     const std::uint32_t length = burst.length[i];
     bytes += length;
     work.rx_bytes[i] = length;
-    const bool intact = checked || (length >= net::kEthernetBytes + net::kIpv4Bytes &&
-                                    net::checksum_fold(net::ipv4_header_sum(frame + net::kEthernetBytes)) == 0xffff);
-    if (!intact || !take_plain_v4(work, table, keys, vips, i, frame, length)) [[unlikely]]
+    if (!is_plain_frame(frame, length) || (!checked && net::checksum_fold(net::ipv4_header_sum(frame + kPlainIp)) != 0xffff))
+        [[unlikely]] {
       take_any(work, i);
+      continue;
+    }
+    work.form[i] = Form::plain;
+    const PlainVipKey vip = plain_vip_key(frame);
+    if (vip.low != last.low || vip.rest != last.rest) {
+      last = vip;
+      last_hash = vip_hash(0, vip.low, static_cast<std::uint8_t>(vip.rest >> 16), static_cast<std::uint16_t>(vip.rest));
+      prefetch(&vips.cells[last_hash & vips.mask]);
+    }
+    work.vip_hash[i] = last_hash;
+    const auto addresses = load<std::uint64_t>(frame + kPlainIp + net::kIpv4SourceAt);
+    const std::uint64_t rest = load<std::uint32_t>(frame + kPlainL4) | std::uint64_t{plain_protocol(frame)} << 32;
+    look_ahead(work, table, i, hash_v4(keys, addresses, rest), plain_tcp_flags(frame));
   }
   count(work, abi::Counter::rx_packets) += packets;
   count(work, abi::Counter::rx_bytes) += bytes;
@@ -115,42 +91,46 @@ void stage_parse(Work& work) {
 
 // ---- vip
 
-// Whether the source may be one that is_bad_source() refuses, by its first byte: 0, 127, 224-239 and 255 of IPv4, and every
-// IPv6 address.
-struct SuspiciousSources {
-  std::uint64_t words[4] = {1, std::uint64_t{1} << 63, 0, std::uint64_t{0xffff} << 32 | std::uint64_t{1} << 63};
-};
-constexpr SuspiciousSources kSuspicious;
+// The listener of a plain frame: the cell that answered last, or the first one of its probe, or as for any other packet.
+LB_INLINE std::uint32_t listener_of_plain(Work& work, const VipTable& vips, std::uint32_t i, const abi::VipCell*& last) {
+  const PlainVipKey vip = plain_vip_key(work.burst->data[i]);
+  if (is_exact(*last, 0, vip.low, vip.rest)) return last->index;
+  const abi::VipCell* cell = &vips.cells[work.vip_hash[i] & vips.mask];
+  if (!is_exact(*cell, 0, vip.low, vip.rest)) {
+    return find_listener(*work.snapshot, vips, packet_of(work, i).key, work.vip_hash[i]);
+  }
+  last = cell;
+  return cell->index;
+}
 
-LB_INLINE bool is_suspicious(const net::FlowKey& key) {
-  const std::uint8_t first = key.source.bytes[12];
-  return (kSuspicious.words[first >> 6] >> (first & 63) & 1) != 0 || key.is_v6 != 0 ||
-         load<std::uint32_t>(key.source.bytes.data() + 12) == load<std::uint32_t>(key.destination.bytes.data() + 12);
+LB_INLINE bool has_bad_source(Work& work, std::uint32_t i) {
+  if (work.form[i] != Form::parsed && !is_suspicious_source(work.burst->data[i])) return false;
+  return net::is_bad_source(packet_of(work, i).key);
 }
 
 void stage_vip(Work& work) {
   Burst& burst = *work.burst;
   const Snapshot& snapshot = *work.snapshot;
   const VipTable vips = vip_table_of(snapshot);
-  const abi::VipCell* last = vips.cells;  // bursts often stay with one listener
+  const abi::VipCell* last = vips.cells;
+  std::uint32_t last_listener = kNoListener;
   for (std::uint32_t n = 0; n < work.whole.count; ++n) {
     const std::uint32_t i = work.whole.at[n];
-    const net::ParsedPacket& packet = work.parsed[i];
-    std::uint32_t listener = last->index;
-    if (!is_exact(*last, packet.key)) {
-      listener = find_listener(snapshot, vips, packet.key, work.vip_hash[i], last);
-      if (listener >= kNoListener) [[unlikely]] {
-        listener == kNotVip ? punt(work, i, abi::DropReason::punt_failed) : drop(work, i, abi::DropReason::no_listener);
-        continue;
-      }
-      const abi::Listener& found = snapshot.listeners()[listener];
-      prefetch(&found);
+    const bool plain = work.form[i] != Form::parsed;
+    const std::uint32_t listener =
+        plain ? listener_of_plain(work, vips, i, last) : find_listener(snapshot, vips, work.parsed[i].key, work.vip_hash[i]);
+    if (listener >= kNoListener) [[unlikely]] {
+      listener == kNotVip ? punt(work, i, abi::DropReason::punt_failed) : drop(work, i, abi::DropReason::no_listener);
+      continue;
     }
+    if (listener != last_listener) prefetch(&snapshot.listeners()[listener]);
+    last_listener = listener;
     burst.listener[i] = listener;
     push(work.listed, i);
-    if (packet.ttl <= 1) [[unlikely]] {
+    const std::uint8_t ttl = plain ? burst.data[i][kPlainIp + net::kIpv4TtlAt] : work.parsed[i].ttl;
+    if (ttl <= 1) [[unlikely]] {
       drop(work, i, abi::DropReason::ttl_expired);
-    } else if (is_suspicious(packet.key) && net::is_bad_source(packet.key)) [[unlikely]] {
+    } else if (has_bad_source(work, i)) [[unlikely]] {
       drop(work, i, abi::DropReason::bad_source);
     } else {
       push(work.served, i);
@@ -197,9 +177,10 @@ void stage_flow(Work& work) {
 void stage_pick(Work& work) {
   const Snapshot& snapshot = *work.snapshot;
   const HashKeys& keys = snapshot.slot_keys();
+  for (std::uint32_t n = 0; n < work.missed.count; ++n) packet_of(work, work.missed.at[n]);
   for (std::uint32_t n = 0; n < work.missed.count; ++n) {
     const std::uint32_t i = work.missed.at[n];
-    const Pick picked = pick_slot(snapshot, snapshot.listeners()[work.burst->listener[i]], work.parsed[i].key,
+    const Pick picked = pick_slot(snapshot, snapshot.listeners()[work.burst->listener[i]], packet_of(work, i).key,
                                   [&](const net::FlowKey& key) { return flow_hash_fast(keys, key); });
     if (picked.reason == abi::DropReason::none) prefetch(snapshot.slots(picked.group) + picked.slot);
     work.picked[i] = picked;
@@ -284,7 +265,7 @@ LB_INLINE bool insert(Work& work, std::uint32_t i, std::uint32_t target, FlowSta
 
 LB_INLINE Pick pick_again(Work& work, std::uint32_t i) {
   const Snapshot& snapshot = *work.snapshot;
-  return pick(snapshot, snapshot.listeners()[work.burst->listener[i]], work.parsed[i].key,
+  return pick(snapshot, snapshot.listeners()[work.burst->listener[i]], packet_of(work, i).key,
               [&](const net::FlowKey& key) { return flow_hash_fast(snapshot.slot_keys(), key); });
 }
 
@@ -296,7 +277,7 @@ LB_INLINE Pick pick_again(Work& work, std::uint32_t i) {
   const FlowState state = meta_state(meta);
   const std::uint32_t idle = idle_ticks(slot.line->key[slot.index], work.tick);
   const Judgement judgement =
-      judge(snapshot, snapshot.listeners()[work.burst->listener[i]], id, state, idle, work.parsed[i].tcp_flags);
+      judge(snapshot, snapshot.listeners()[work.burst->listener[i]], id, state, idle, work.tcp_flags[i]);
   if (judgement.fate == Fate::repick || judgement.fate == Fate::renew) {
     return send_by_hash(work, i, slot, pick_again(work, i), judgement);
   }
@@ -327,7 +308,7 @@ LB_INLINE Pick pick_again(Work& work, std::uint32_t i) {
     const FlowSlot slot = find(work.options.flows->state(), work.first[i], fingerprint_of(work.hash[i]));
     if (slot.line != nullptr) return serve_entry(work, i, slot);
   }
-  const net::ParsedPacket& packet = work.parsed[i];
+  const net::ParsedPacket& packet = packet_of(work, i);
   const bool udp = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
   send_by_hash(work, i, {}, has_pick ? work.picked[i] : pick_again(work, i),
                {Fate::renew, first_state(udp, packet.tcp_flags)});
@@ -370,7 +351,7 @@ void stage_decide(Work& work) {
     const std::uint32_t meta = slot.line->meta[slot.index];
     const std::uint32_t id = meta_target(meta);
     if (id < targets.size() && is_plain(targets[id], listeners[work.burst->listener[i]], meta, idle_ticks(key, work.tick),
-                                        work.parsed[i].tcp_flags)) [[likely]] {
+                                        work.tcp_flags[i])) [[likely]] {
       ++hits;
       touch(slot, work.tick);
       prefetch_for_write(&work.options.listener_stats[listeners[work.burst->listener[i]].counter_index]);
@@ -390,7 +371,7 @@ void stage_decide(Work& work) {
   Burst& burst = *work.burst;
   const abi::Target& target = *work.target[i];
   const OutFrame out =
-      forward(*work.snapshot, target, work.parsed[i], work.hash[i], burst.data[i], burst.length[i], burst.headroom[i]);
+      forward(*work.snapshot, target, packet_of(work, i), work.hash[i], burst.data[i], burst.length[i], burst.headroom[i]);
   if (out.reason == abi::DropReason::none) {
     burst.data[i] = out.data;
     burst.length[i] = out.length;
@@ -411,9 +392,9 @@ void stage_rewrite(Work& work) {
   std::uint64_t forwarded = 0;
   for (std::uint32_t n = 0; n < packets; ++n) {
     const std::uint32_t i = work.sent.at[n];
-    if (forward_plain(*work.target[i], work.parsed[i], work.hash[i], sources, burst.headroom[i], burst.data[i],
-                      burst.length[i]) ||
-        forward_any(work, i)) [[likely]] {
+    const bool sent = work.form[i] != Form::parsed && forward_plain(*work.target[i], work.hash[i], sources,
+                                                                    burst.headroom[i], burst.data[i], burst.length[i]);
+    if (sent || forward_any(work, i)) [[likely]] {
       burst.verdict[i] = Verdict::tx;
       ++forwarded;
     }

@@ -82,31 +82,18 @@ LB_INLINE std::uint32_t find_listener_by_range(const Snapshot& snapshot, const V
   return kNoListener;
 }
 
-// Whether this cell is the answer to `key`.
-LB_INLINE bool is_exact(const abi::VipCell& cell, const net::FlowKey& key) {
-  const std::uint8_t* address = key.destination.bytes.data();
-  const std::uint32_t rest = std::uint32_t{key.destination_port} | std::uint32_t{key.protocol} << 16 |
-                             static_cast<std::uint32_t>(abi::VipCellKind::exact) << 24;
-  return load<std::uint64_t>(cell.address.bytes.data() + 8) == load<std::uint64_t>(address + 8) &&
-         load<std::uint32_t>(&cell.port) == rest &&
-         load<std::uint64_t>(cell.address.bytes.data()) == load<std::uint64_t>(address);
+// Whether this cell has this key, its last word being port, protocol and kind as they stand there.
+LB_INLINE bool is_exact(const abi::VipCell& cell, std::uint64_t high, std::uint64_t low, std::uint32_t rest) {
+  return load<std::uint64_t>(cell.address.bytes.data() + 8) == low && load<std::uint32_t>(&cell.port) == rest &&
+         load<std::uint64_t>(cell.address.bytes.data()) == high;
 }
 
-// Index into listeners(), kNoListener or kNotVip. `hash` = vip_hash(key), computed ahead to prefetch the cell. `last`
-// becomes the cell that answered, where it was an exact one.
-LB_INLINE std::uint32_t find_listener(const Snapshot& snapshot, const VipTable& table, const net::FlowKey& key,
-                                      std::uint32_t hash, const abi::VipCell*& last) {
-  const abi::VipCell* exact =
-      find_cell(table, hash, key.destination, key.protocol, key.destination_port, abi::VipCellKind::exact);
-  if (exact == nullptr) return find_listener_by_range(snapshot, table, key);
-  last = exact;
-  return exact->index;
-}
-
+// Index into listeners(), kNoListener or kNotVip. `hash` = vip_hash(key), computed ahead to prefetch the cell.
 LB_INLINE std::uint32_t find_listener(const Snapshot& snapshot, const VipTable& table, const net::FlowKey& key,
                                       std::uint32_t hash) {
-  const abi::VipCell* unused = nullptr;
-  return find_listener(snapshot, table, key, hash, unused);
+  const abi::VipCell* exact =
+      find_cell(table, hash, key.destination, key.protocol, key.destination_port, abi::VipCellKind::exact);
+  return exact != nullptr ? exact->index : find_listener_by_range(snapshot, table, key);
 }
 
 }  // namespace lb

@@ -10,6 +10,7 @@
 #include "dp/lb/decide.h"
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/pipeline.h"
+#include "dp/lb/plain_ops.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/parse.h"
 
@@ -49,6 +50,9 @@ LB_INLINE void push(Lane& lane, std::uint32_t packet) {
   lane.at[lane.count++] = static_cast<std::uint8_t>(packet);
 }
 
+// Of a packet: parsed: `parsed` is filled; plain: the frame is plain (plain_ops.h), `parsed` is not filled; both.
+enum class Form : std::uint8_t { parsed, plain, both };
+
 struct alignas(abi::kCacheLineBytes) Work {
   explicit Work(const PipelineOptions& from)
       : options(from), resets(from.resets_per_second), errors(from.resets_per_second) {}
@@ -71,7 +75,9 @@ struct alignas(abi::kCacheLineBytes) Work {
   Lane missed;  // … without an entry when the flow stage looked
   Lane sent;    // … that goes to a target
 
+  std::array<Form, kBurst> form;
   std::array<net::ParsedPacket, kBurst> parsed;
+  std::array<std::uint8_t, kBurst> tcp_flags;
   std::array<std::uint32_t, kBurst> rx_bytes;
   std::array<Hash128, kBurst> hash;
   std::array<std::uint64_t, kBurst> first;  // line of the flow table
@@ -83,6 +89,15 @@ struct alignas(abi::kCacheLineBytes) Work {
 
 LB_INLINE std::uint64_t& count(Work& work, abi::Counter counter) {
   return work.counts[static_cast<std::size_t>(counter)];
+}
+
+// The packet as parsed; of a plain frame, which must not have been rewritten, on demand.
+LB_INLINE const net::ParsedPacket& packet_of(Work& work, std::uint32_t i) {
+  if (work.form[i] == Form::plain) {
+    parse_plain_frame(work.burst->data[i], work.parsed[i]);
+    work.form[i] = Form::both;
+  }
+  return work.parsed[i];
 }
 
 LB_INLINE void drop(Work& work, std::uint32_t i, abi::DropReason reason) {
