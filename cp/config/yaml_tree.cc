@@ -156,7 +156,7 @@ Tree Tree::parse(std::string_view text) {
     std::istream stream(&buffer);
     YAML::Parser parser(stream);
     TreeBuilder builder(tree);
-    if (!parser.HandleNextDocument(builder)) throw Refused(0, "file is empty");
+    if (!parser.HandleNextDocument(builder)) throw Refused(1, "file is empty");
     const Node* first = tree.root_;
     if (parser.HandleNextDocument(builder)) throw Refused(tree.root_->line, "file has more than one document");
     tree.root_ = first;

@@ -106,8 +106,8 @@ class Section {
 
   template <typename T, std::size_t N>
   bool choice(const std::string& key, const std::array<std::pair<std::string_view, T>, N>& choices, T& out) {
-    std::string given;
-    if (!text(key, given)) return false;
+    std::string given = "null";  // a word that YAML takes for nothing: `driver: null`
+    if (!take(key).IsNull() && !text(key, given)) return false;
     std::string known;
     for (const auto& [word, value] : choices) {
       if (word == given) {
@@ -307,7 +307,8 @@ tl::expected<DpConfig, std::vector<std::string>> parse_config(const std::string&
 tl::expected<DpConfig, std::vector<std::string>> load_config(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   std::ostringstream text;
-  if (!in || !(text << in.rdbuf())) return tl::unexpected(std::vector{path + ": " + std::strerror(errno)});
+  if (in) text << in.rdbuf();  // fails on an empty file, which is then told as what it is
+  if (!in || in.bad()) return tl::unexpected(std::vector{path + ": " + std::strerror(errno)});
   return parse_config(text.str(), path);
 }
 

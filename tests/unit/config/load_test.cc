@@ -130,7 +130,7 @@ const std::string kTwoPorts = "  - {name: web-81, vip: web, protocol: TCP, port:
 INSTANTIATE_TEST_SUITE_P(
     File, LoadRefuses,
     testing::Values(
-        Bad{"empty", "", "lb.yaml:0: : file is empty\n"},
+        Bad{"empty", "", "lb.yaml:1: : file is empty\n"},
         Bad{"not a map", "- 1\n", "lb.yaml:1: : must be a map of fields, not a list\n"},
         Bad{"syntax", "version: 1\nvips: [\n", "lb.yaml:3: : not YAML: end of sequence flow not found\n"},
         Bad{"two documents", "version: 1\n---\nversion: 1\n", "lb.yaml:3: : file has more than one document\n"},

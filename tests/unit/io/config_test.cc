@@ -88,8 +88,15 @@ TEST(DpConfigTest, WhatIsNoYamlOrNoMappingIsRefused) {
   EXPECT_EQ(errors_of(""), std::vector<std::string>{"dp.yaml:1: must be a mapping"});
   ASSERT_EQ(errors_of("a: [\n").size(), 1U);
   EXPECT_EQ(errors_of("a: [\n")[0].substr(0, 10), "dp.yaml:2:");
+  EXPECT_EQ(load_config("/dev/null").error(), std::vector<std::string>{"/dev/null:1: must be a mapping"});
   EXPECT_EQ(load_config("/nonexistent/dp.yaml").error(),
             std::vector<std::string>{"/nonexistent/dp.yaml: No such file or directory"});
+}
+
+TEST(DpConfigTest, TheNullDriverNeedsNoQuotes) {
+  const auto config = parse_config("workers: [{lcore: 0}]\nports: [{name: n0, driver: null}]\n", "dp.yaml");
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->ports[0].driver, Driver::null);
 }
 
 TEST(DpConfigTest, MissingWorkersAndPortsAreErrors) {
