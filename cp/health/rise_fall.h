@@ -32,8 +32,6 @@ class RiseFall {
   bool observe(ProbeVerdict verdict, std::uint32_t healthy_threshold, std::uint32_t unhealthy_threshold, bool hold = false);
 
   [[nodiscard]] Health health() const { return health_; }
-  [[nodiscard]] std::uint32_t consecutive_ok() const { return ok_; }
-  [[nodiscard]] std::uint32_t consecutive_failed() const { return failed_; }
 
  private:
   Health health_ = Health::initial;
