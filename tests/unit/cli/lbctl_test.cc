@@ -1,4 +1,4 @@
-// Whole command lines against a real server on a real socket.
+// Whole command lines against a server that listens on a real socket.
 #include "cli/lbctl.h"
 
 #include <gtest/gtest.h>
