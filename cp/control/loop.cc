@@ -20,6 +20,7 @@ constexpr auto kStoreDelay = 500ms;        // changes of health reach the disk w
 constexpr auto kFirstPathsLimit = 1000ms;  // the first generation waits that long for next hops
 constexpr std::int64_t kLongestSleepMs = 60'000;
 constexpr std::size_t kMaxEvents = 1000;
+constexpr std::size_t kMaxLoggedTogether = 100;  // of what happens at one time, one line each; the rest is counted
 
 std::string to_string(abi::Generation generation) {
   return std::to_string(generation.epoch) + "." + std::to_string(generation.n);
@@ -58,7 +59,7 @@ tl::expected<void, std::string> Controller::Loop::begin() {
     file = options_.config_file;
   }
   Config config;
-  if (!text.empty()) {
+  if (!text.empty() || !options_.config_file.empty()) {  // a file that is empty is refused as any other that is wrong
     LoadResult result = load(text, file);
     if (!result.config) return tl::unexpected(to_text(result.violations));
     for (const Violation& warning : result.warnings)
@@ -120,13 +121,32 @@ void Controller::Loop::stop() {
 void Controller::Loop::event(Event event) {
   spdlog::info("{}: {} -> {}{}{}{}{}", event.object, event.old_state.empty() ? "-" : event.old_state, event.new_state,
                event.reason.empty() ? "" : " ", event.reason, event.detail.empty() ? "" : ": ", event.detail);
+  keep(std::move(event));
+}
+
+void Controller::Loop::keep(Event event) {
   events_.push_front(std::move(event));
   if (events_.size() > kMaxEvents) events_.pop_back();
   live_.reset();
 }
 
 void Controller::Loop::take_events() {
-  for (Event& item : roster_.take_events()) event(std::move(item));
+  std::vector<Event> items = roster_.take_events();
+  const std::size_t logged = std::min(items.size(), kMaxLoggedTogether);
+  std::map<std::string, std::size_t> more;  // "target initial -> healthy" and how many
+  for (std::size_t i = logged; i < items.size(); ++i) {
+    const Event& item = items[i];
+    ++more[item.object.substr(0, item.object.find(' ')) + " " + (item.old_state.empty() ? "-" : item.old_state) + " -> " +
+           item.new_state];
+  }
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (i < logged) {
+      event(std::move(items[i]));
+    } else if (i + kMaxEvents >= items.size()) {
+      keep(std::move(items[i]));
+    }
+  }
+  for (const auto& [what, count] : more) spdlog::info("and {} more: {}", count, what);
 }
 
 // ---- generations ----
@@ -224,12 +244,13 @@ void Controller::Loop::store_soon() {
   store_scheduled_ = true;
   store_timer_.expires_after(kStoreDelay);
   store_timer_.async_wait([this](const auto& error) {
-    store_scheduled_ = false;
     if (!error) store_now(Publishing::goes_on);
   });
 }
 
 void Controller::Loop::store_now(Publishing publishing) {
+  store_timer_.cancel();
+  store_scheduled_ = false;
   awaited_stores_ += publishing == Publishing::waits ? 1 : 0;
   asio::post(disk_, [this, publishing, state = saved_state()] {
     auto result = store_.save(encode_state(state));
@@ -306,8 +327,8 @@ tl::expected<std::vector<TargetKey>, std::string> Controller::Loop::drain(const 
                                                                           bool drain) {
   auto touched = roster_.drain(address, port, group, drain, unix_ms_now());
   if (!touched) return touched;
-  store_now(Publishing::goes_on);
   commit();
+  asio::post(io_, [this] { store_now(Publishing::goes_on); });  // behind the generation, which is on its way by then
   return touched;
 }
 

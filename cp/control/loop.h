@@ -75,7 +75,8 @@ class Controller::Loop {
 
  private:
   // loop.cc: events, changes, generations
-  void event(Event event);
+  void event(Event event);  // logs and keeps it
+  void keep(Event event);
   void take_events();
   void changed();  // a generation may be due: within kCoalesce
   void commit(bool force = false);

@@ -1,6 +1,8 @@
 // The body of the state file. Names are those of the structs; a field that is missing keeps its default, so that a newer
 // lb-cp reads an older one's file.
+#include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -75,22 +77,66 @@ void read(const Json& json, HealthCheck& check) {
   read(json, "unhealthy_threshold", check.unhealthy_threshold);
 }
 
-Json to_json(const TargetRecord& target) {
+std::string dumped(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// JSON text without a tree of values: there may be a hundred thousand targets.
+void append(std::string& out, std::int64_t number) {
+  std::array<char, 24> digits{};
+  out.append(digits.data(), std::to_chars(digits.begin(), digits.end(), number).ptr);
+}
+
+void append(std::string& out, std::string_view text) {
+  // Tabs and line ends aside, what is not plain ASCII is left to the library: it knows UTF-8.
+  const auto plain = [](char c) { return (c >= 0x20 && c < 0x7f) || c == '\n' || c == '\t'; };
+  if (!std::ranges::all_of(text, plain)) {
+    out += dumped(text);
+    return;
+  }
+  out += '"';
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find_first_of("\"\\\n\t", at), text.size());
+    out.append(text.substr(at, end - at));
+    if (end < text.size()) (out += '\\') += text[end] == '\n' ? 'n' : text[end] == '\t' ? 't' : text[end];
+    at = end + 1;
+  }
+  out += '"';
+}
+
+// A value that the reader has by default is left out.
+template <typename T>
+void append_field(std::string& out, const char* name, const T& value, const T& usual) {
+  if (value == usual) return;
+  (((out += out.back() == '{' ? "" : ",") += '"') += name) += "\":";
+  if constexpr (std::is_convertible_v<T, std::string_view>) {
+    append(out, std::string_view(value));
+  } else if constexpr (std::is_same_v<T, bool>) {
+    out += value ? "true" : "false";
+  } else {
+    append(out, static_cast<std::int64_t>(value));
+  }
+}
+
+void append(std::string& out, const TargetRecord& target) {
+  static const TargetRecord kUsual;
   const TargetStatus& status = target.status;
-  return {{"address", format_address(target.key.address)},
-          {"port", target.key.port},
-          {"weight", target.weight},
-          {"id", status.id},
-          {"health", target.health},
-          {"failure", target.failure},
-          {"unhealthy_since", target.unhealthy_since_unix_ms},
-          {"state", status.state},
-          {"reason", status.reason},
-          {"detail", status.detail},
-          {"since", status.since_unix_ms},
-          {"drained", status.drained_by_operator},
-          {"removed", status.removed},
-          {"drain_ends", status.drain_ends_unix_ms}};
+  out += '{';
+  append_field(out, "address", format_address(target.key.address), std::string());
+  append_field(out, "port", target.key.port, kUsual.key.port);
+  append_field(out, "weight", target.weight, kUsual.weight);
+  append_field(out, "id", status.id, kUsual.status.id);
+  append_field(out, "health", target.health, kUsual.health);
+  append_field(out, "failure", target.failure, kUsual.failure);
+  append_field(out, "unhealthy_since", target.unhealthy_since_unix_ms, kUsual.unhealthy_since_unix_ms);
+  append_field(out, "state", status.state, kUsual.status.state);
+  append_field(out, "reason", status.reason, kUsual.status.reason);
+  append_field(out, "detail", status.detail, kUsual.status.detail);
+  append_field(out, "since", status.since_unix_ms, kUsual.status.since_unix_ms);
+  append_field(out, "drained", status.drained_by_operator, kUsual.status.drained_by_operator);
+  append_field(out, "removed", status.removed, kUsual.status.removed);
+  append_field(out, "drain_ends", status.drain_ends_unix_ms, kUsual.status.drain_ends_unix_ms);
+  out += '}';
 }
 
 TargetRecord target_of(const Json& json, const std::string& group) {
@@ -114,10 +160,9 @@ TargetRecord target_of(const Json& json, const std::string& group) {
   return target;
 }
 
+// Without its targets.
 Json to_json(const GroupRecord& group) {
   const TargetGroup& config = group.config;
-  Json targets = Json::array();
-  for (const auto& [key, target] : group.targets) targets.push_back(to_json(target));
   return {{"name", config.name},
           {"protocol", config.protocol},
           {"port", config.port},
@@ -135,8 +180,19 @@ Json to_json(const GroupRecord& group) {
           {"health_check", to_json(config.health_check)},
           {"removed", group.removed},
           {"fail_open", group.fail_open},
-          {"recovered", group.recovered_unix_ms},
-          {"targets", std::move(targets)}};
+          {"recovered", group.recovered_unix_ms}};
+}
+
+void append(std::string& out, const GroupRecord& group) {
+  out += dumped(to_json(group));
+  out.back() = ',';  // the object goes on
+  out += "\"targets\":[";
+  for (const auto& [key, target] : group.targets) {
+    append(out, target);
+    out += ',';
+  }
+  if (out.back() == ',') out.pop_back();
+  out += "]}";
 }
 
 GroupRecord group_of(const Json& json) {
@@ -217,19 +273,28 @@ SavedState state_of(const Json& body) {
 }  // namespace
 
 std::string encode_state(const SavedState& state) {
-  Json body = {{"config_text", state.config_text},
-               {"config_file", state.config_file},
-               {"epoch", state.epoch},
-               {"groups", Json::array()},
-               {"listeners", Json::array()},
-               {"leaving_ids", state.roster.leaving_ids},
-               {"leaving_counter_pairs", state.roster.leaving_counter_pairs}};
-  for (const GroupRecord& group : state.roster.groups) body["groups"].push_back(to_json(group));
-  for (const ListenerRecord& listener : state.roster.listeners) body["listeners"].push_back(to_json(listener));
-  const std::string text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::size_t targets = 0;
+  for (const GroupRecord& group : state.roster.groups) targets += group.targets.size();
+  constexpr std::size_t kTargetBytes = 96;  // about
   std::string file;
-  file.reserve(text.size() + 64);
-  return file.append(kHead).append(checksum(text)).append(kMiddle).append(text).append(kTail);
+  file.reserve(2 * state.config_text.size() + targets * kTargetBytes + (1U << 16));
+  file.append(kHead).append(kChecksumLetters, '0').append(kMiddle);
+  const std::size_t begin = file.size();
+  file += Json{{"epoch", state.epoch},
+               {"leaving_ids", state.roster.leaving_ids},
+               {"leaving_counter_pairs", state.roster.leaving_counter_pairs}}
+              .dump();
+  file.back() = ',';  // the object goes on
+  append(file += "\"config_file\":", state.config_file);
+  append(file += ",\"config_text\":", state.config_text);
+  file += ",\"listeners\":[";
+  for (const ListenerRecord& listener : state.roster.listeners)
+    (file += file.back() == '[' ? "" : ",") += dumped(to_json(listener));
+  file += "],\"groups\":[";
+  for (const GroupRecord& group : state.roster.groups) append(file += file.back() == '[' ? "" : ",", group);
+  file += "]}";
+  file.replace(kHead.size(), kChecksumLetters, checksum(std::string_view(file).substr(begin)));
+  return file.append(kTail);
 }
 
 tl::expected<SavedState, std::string> decode_state(std::string_view bytes) {
