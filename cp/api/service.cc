@@ -371,15 +371,16 @@ class Service final : public api::LoadBalancer::Service {
     const auto address = parse_endpoint(request.target());
     if (!address) return invalid("target", quoted(request.target()) + " is not ADDRESS:PORT (IPv6: [ADDRESS]:PORT)");
     const std::string& group = request.target_group();
-    {
+    // The change first, the picture of everything after it: traffic waits for the one only.
+    const auto drained = operations_.drain(address->address, address->port,
+                                           group.empty() ? std::nullopt : std::optional<std::string>(group), drains);
+    if (!drained) {
       const auto live = operations_.live();
       const Index index(*live);
       if (!group.empty() && index.group(group) == nullptr) return not_found("target group", group, live->groups, kName);
       if (!has_target(*live, *address)) return no_target(*live, request.target());
+      return {StatusCode::NOT_FOUND, to_utf8(drained.error())};
     }
-    const auto drained = operations_.drain(address->address, address->port,
-                                           group.empty() ? std::nullopt : std::optional<std::string>(group), drains);
-    if (!drained) return {StatusCode::NOT_FOUND, to_utf8(drained.error())};
     const auto live = operations_.live();
     const Index index(*live);
     const std::int64_t now = now_unix_ms();
