@@ -38,7 +38,8 @@ std::string view(const api::DrainReply& reply, const ViewOptions& options);
 std::string view(const api::DescribeReply& reply, const ViewOptions& options);
 std::string view(const api::WhyReply& reply, const ViewOptions& options);
 std::string view(const api::VersionReply& reply, const ViewOptions& options);
-// One line per change: "+ vip web", "- listener old", "~ target blue 10.77.2.2:80  weight: 1 → 5"; the first 100 unless wide.
+// One line per change: "+ vip web", "- listener old", "~ target blue 10.77.2.2:80  weight: 1 → 5"; the first 100 unless
+// wide.
 std::string view_changes(const api::ApplyReply& reply, const ViewOptions& options);
 std::string view_changes(const api::DiffReply& reply, const ViewOptions& options);
 

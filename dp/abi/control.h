@@ -24,17 +24,17 @@ inline constexpr std::uint32_t kMaxFdsPerMessage = 200;
 enum class MessageKind : std::uint32_t { hello = 1, segments = 2, publish = 3, verdict = 4, active = 5, busy = 6 };
 
 // Why a snapshot was refused. X(name, help).
-#define LB_REFUSALS(X)                                                                   \
-  X(not_sealed, "the memfd lacks one of the seals WRITE, SHRINK, GROW, SEAL")            \
-  X(size, "the memfd's size and the size in the header differ, or are out of range")     \
-  X(magic, "not a snapshot")                                                             \
-  X(version, "written for another version of the snapshot format")                       \
-  X(fingerprint, "written by a build with another memory layout")                        \
-  X(checksum, "the bytes do not match their checksum")                                   \
-  X(bounds, "a table, reference or value is out of bounds")                              \
-  X(missing_segment, "the root names a segment that was not sent")                       \
-  X(stale, "generation is not above the one in force")                                   \
-  X(unknown_port, "names a port this lb-dp does not have")                               \
+#define LB_REFUSALS(X)                                                                    \
+  X(not_sealed, "the memfd lacks one of the seals WRITE, SHRINK, GROW, SEAL")             \
+  X(size, "the memfd's size and the size in the header differ, or are out of range")      \
+  X(magic, "not a snapshot")                                                              \
+  X(version, "written for another version of the snapshot format")                        \
+  X(fingerprint, "written by a build with another memory layout")                         \
+  X(checksum, "the bytes do not match their checksum")                                    \
+  X(bounds, "a table, reference or value is out of bounds")                               \
+  X(missing_segment, "the root names a segment that was not sent")                        \
+  X(stale, "generation is not above the one in force")                                    \
+  X(unknown_port, "names a port this lb-dp does not have")                                \
   X(capacity, "needs more targets, listeners or memory than this lb-dp was started with") \
   X(system, "the operating system refused: see the text")
 
@@ -64,8 +64,8 @@ struct MessageHeader {
 };
 
 struct PortInfo {
-  char name[16] = {};        // kernel twin's interface name; "" if there is none
-  std::uint32_t ifindex = 0; // 0 if there is no kernel twin
+  char name[16] = {};         // kernel twin's interface name; "" if there is none
+  std::uint32_t ifindex = 0;  // 0 if there is no kernel twin
   std::uint32_t mtu_bytes = 0;
   MacAddress mac{};
   std::uint16_t reserved = 0;
@@ -77,8 +77,8 @@ struct Hello {
   MessageHeader header{.kind = MessageKind::hello, .size_bytes = 0};
   std::uint64_t snapshot_fingerprint = 0;
   std::uint64_t region_fingerprint = 0;
-  Generation generation;        // in force; {0,0} if none
-  std::uint64_t instance = 0;   // new at every start of lb-dp
+  Generation generation;       // in force; {0,0} if none
+  std::uint64_t instance = 0;  // new at every start of lb-dp
   std::uint32_t pid = 0;
   std::uint32_t worker_count = 0;
   std::uint32_t target_capacity = 0;

@@ -16,49 +16,49 @@
 namespace lb::abi {
 
 // X(name, unit, help): plain counters, monotonic.
-#define LB_PLAIN_COUNTERS(X)                                                                           \
-  X(rx_packets, "packets", "packets received")                                                         \
-  X(rx_bytes, "bytes", "bytes received, Ethernet header included")                                     \
-  X(tx_packets, "packets", "packets handed to a port and accepted by it")                              \
-  X(tx_bytes, "bytes", "bytes sent, Ethernet header included")                                         \
-  X(forwarded_packets, "packets", "input packets sent on to a target")                                 \
-  X(punted_packets, "packets", "input packets given to the kernel")                                    \
-  X(originated_rst, "packets", "TCP resets lb sent itself, to clients and to targets")                 \
-  X(originated_icmp, "packets", "ICMP messages lb sent itself")                                        \
-  X(flow_hits, "packets", "packets that found their flow in the flow table")                           \
-  X(flow_new, "flows", "flows entered into the flow table")                                            \
-  X(flow_untracked, "packets", "packets forwarded by Maglev because no entry could be had")            \
-  X(flow_evicted, "flows", "unproven flows that gave their entry to another flow")                     \
-  X(flow_expired, "flows", "flows removed after their idle timeout")                                   \
+#define LB_PLAIN_COUNTERS(X)                                                                            \
+  X(rx_packets, "packets", "packets received")                                                          \
+  X(rx_bytes, "bytes", "bytes received, Ethernet header included")                                      \
+  X(tx_packets, "packets", "packets handed to a port and accepted by it")                               \
+  X(tx_bytes, "bytes", "bytes sent, Ethernet header included")                                          \
+  X(forwarded_packets, "packets", "input packets sent on to a target")                                  \
+  X(punted_packets, "packets", "input packets given to the kernel")                                     \
+  X(originated_rst, "packets", "TCP resets lb sent itself, to clients and to targets")                  \
+  X(originated_icmp, "packets", "ICMP messages lb sent itself")                                         \
+  X(flow_hits, "packets", "packets that found their flow in the flow table")                            \
+  X(flow_new, "flows", "flows entered into the flow table")                                             \
+  X(flow_untracked, "packets", "packets forwarded by Maglev because no entry could be had")             \
+  X(flow_evicted, "flows", "unproven flows that gave their entry to another flow")                      \
+  X(flow_expired, "flows", "flows removed after their idle timeout")                                    \
   X(flow_rehashed, "flows", "tracked flows moved because their target is gone, or was to be re-picked") \
-  X(flow_reset, "flows", "tracked flows reset because their target is unhealthy or gone")              \
-  X(fail_open_flows, "flows", "flows picked while their target group was fail-open")                   \
+  X(flow_reset, "flows", "tracked flows reset because their target is unhealthy or gone")               \
+  X(fail_open_flows, "flows", "flows picked while their target group was fail-open")                    \
   X(flow_moved_lines, "entries", "entries moved to their other line to make room")
 
 // X(name, help): a packet that ends here. `name` is the verdict's reason in lb-replay, why, drops and metrics.
-#define LB_DROP_REASONS(X)                                                                     \
-  X(truncated, "frame shorter than its headers or their lengths say")                          \
-  X(not_ip, "frame is neither IPv4 nor IPv6 and there is no kernel interface to punt it to")   \
-  X(bad_ip_header, "IP version, header length or total length is wrong")                       \
-  X(bad_ip_checksum, "IPv4 header checksum is wrong")                                          \
-  X(bad_l4_header, "TCP data offset or UDP length is wrong")                                   \
-  X(bad_extension_header, "IPv6 extension headers are malformed or too many")                  \
-  X(ttl_expired, "TTL or hop limit is 0 or 1")                                                 \
-  X(fragment, "fragment that carries no ports")                                                \
-  X(bad_source, "source address is multicast, unspecified, loopback or the VIP itself")        \
-  X(no_listener, "destination is a VIP, but no listener takes this protocol and port")         \
-  X(listener_draining, "listener was removed; only its tracked flows are served")              \
-  X(no_target, "target group has no target")                                                   \
-  X(next_hop_unresolved, "no MAC address is known for the way to the target")                  \
-  X(no_tunnel_source, "no tunnel source address of the outer family is configured")            \
-  X(too_big, "packet does not fit the MTU towards the target")                                 \
-  X(no_headroom, "buffer has no room for the outer header")                                    \
-  X(answered_rst, "answered with a TCP reset by lb")                                           \
-  X(answered_icmp, "answered with an ICMP error by lb")                                        \
-  X(reset_rate_limited, "would have been answered with a reset, but the limit was reached")    \
-  X(no_snapshot, "no configuration has been accepted yet")                                     \
-  X(segmented, "frame is spread over several buffers")                                         \
-  X(punt_failed, "the kernel interface did not take the packet")                               \
+#define LB_DROP_REASONS(X)                                                                   \
+  X(truncated, "frame shorter than its headers or their lengths say")                        \
+  X(not_ip, "frame is neither IPv4 nor IPv6 and there is no kernel interface to punt it to") \
+  X(bad_ip_header, "IP version, header length or total length is wrong")                     \
+  X(bad_ip_checksum, "IPv4 header checksum is wrong")                                        \
+  X(bad_l4_header, "TCP data offset or UDP length is wrong")                                 \
+  X(bad_extension_header, "IPv6 extension headers are malformed or too many")                \
+  X(ttl_expired, "TTL or hop limit is 0 or 1")                                               \
+  X(fragment, "fragment that carries no ports")                                              \
+  X(bad_source, "source address is multicast, unspecified, loopback or the VIP itself")      \
+  X(no_listener, "destination is a VIP, but no listener takes this protocol and port")       \
+  X(listener_draining, "listener was removed; only its tracked flows are served")            \
+  X(no_target, "target group has no target")                                                 \
+  X(next_hop_unresolved, "no MAC address is known for the way to the target")                \
+  X(no_tunnel_source, "no tunnel source address of the outer family is configured")          \
+  X(too_big, "packet does not fit the MTU towards the target")                               \
+  X(no_headroom, "buffer has no room for the outer header")                                  \
+  X(answered_rst, "answered with a TCP reset by lb")                                         \
+  X(answered_icmp, "answered with an ICMP error by lb")                                      \
+  X(reset_rate_limited, "would have been answered with a reset, but the limit was reached")  \
+  X(no_snapshot, "no configuration has been accepted yet")                                   \
+  X(segmented, "frame is spread over several buffers")                                       \
+  X(punt_failed, "the kernel interface did not take the packet")                             \
   X(tx_full, "the port did not take the packet")
 
 enum class DropReason : std::uint8_t {
@@ -73,7 +73,7 @@ enum class Counter : std::uint16_t {
   LB_PLAIN_COUNTERS(X)
 #undef X
 #define X(name, help) drop_##name,
-  LB_DROP_REASONS(X)
+      LB_DROP_REASONS(X)
 #undef X
 };
 
@@ -98,7 +98,8 @@ inline constexpr std::size_t kFirstDropCounter = static_cast<std::size_t>(Counte
 inline constexpr std::size_t kDropReasonCount = kCounterCount - kFirstDropCounter + 1;  // with `none`
 
 [[nodiscard]] constexpr std::string_view to_string(DropReason reason) {
-  return reason == DropReason::none ? std::string_view{} : kCounters[kFirstDropCounter + static_cast<std::size_t>(reason) - 1].name;
+  return reason == DropReason::none ? std::string_view{}
+                                    : kCounters[kFirstDropCounter + static_cast<std::size_t>(reason) - 1].name;
 }
 
 [[nodiscard]] constexpr Counter drop_counter(DropReason reason) {
@@ -116,13 +117,13 @@ static_assert(sizeof(ListenerStats) == 32);
 
 // One worker's block. Writer: that worker, plain stores (relaxed, never read-modify-write across workers). Readers: anyone.
 struct alignas(kCacheLineBytes) WorkerStats {
-  std::uint64_t heartbeat = 0;          // loop iterations; stands still only if the worker does
-  std::uint64_t generation_epoch = 0;   // the generation this worker forwards by
+  std::uint64_t heartbeat = 0;         // loop iterations; stands still only if the worker does
+  std::uint64_t generation_epoch = 0;  // the generation this worker forwards by
   std::uint64_t generation_n = 0;
-  std::uint64_t flows = 0;              // gauge: entries in the table
-  std::uint64_t flow_capacity = 0;      // entries the table can hold
-  std::uint64_t busy_tsc = 0;           // TSC cycles spent on bursts that had packets
-  std::uint64_t total_tsc = 0;          // TSC cycles since the worker started
+  std::uint64_t flows = 0;          // gauge: entries in the table
+  std::uint64_t flow_capacity = 0;  // entries the table can hold
+  std::uint64_t busy_tsc = 0;       // TSC cycles spent on bursts that had packets
+  std::uint64_t total_tsc = 0;      // TSC cycles since the worker started
   std::uint64_t lcore = 0;
   std::array<std::uint64_t, (kCounterCount + 7) / 8 * 8> counters{};
 };

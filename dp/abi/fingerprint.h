@@ -34,8 +34,9 @@ constexpr std::uint64_t snapshot_fingerprint() {
   using namespace detail;
   std::uint64_t h = 0xcbf29ce484222325ULL;
   h = size_align<SegmentHeader>(h);
-  h = mix_all(h, offsetof(SegmentHeader, version), offsetof(SegmentHeader, kind), offsetof(SegmentHeader, layout_fingerprint),
-              offsetof(SegmentHeader, size_bytes), offsetof(SegmentHeader, segment_id), offsetof(SegmentHeader, checksum));
+  h = mix_all(h, offsetof(SegmentHeader, version), offsetof(SegmentHeader, kind),
+              offsetof(SegmentHeader, layout_fingerprint), offsetof(SegmentHeader, size_bytes),
+              offsetof(SegmentHeader, segment_id), offsetof(SegmentHeader, checksum));
   h = size_align<Root>(h);
   h = mix_all(h, offsetof(Root, generation), offsetof(Root, fleet_seed), offsetof(Root, segments), offsetof(Root, vip_table),
               offsetof(Root, vips), offsetof(Root, range_listeners), offsetof(Root, listeners), offsetof(Root, groups),
@@ -56,12 +57,13 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = size_align<TargetGroup>(h);
   h = mix_all(h, offsetof(TargetGroup, slot_count), offsetof(TargetGroup, slots_offset), offsetof(TargetGroup, first_target),
               offsetof(TargetGroup, target_count), offsetof(TargetGroup, table_hash), offsetof(TargetGroup, name),
-              offsetof(TargetGroup, tcp_idle_timeout_s), offsetof(TargetGroup, udp_idle_timeout_s), offsetof(TargetGroup, mode),
-              offsetof(TargetGroup, stickiness), offsetof(TargetGroup, fail_open));
+              offsetof(TargetGroup, tcp_idle_timeout_s), offsetof(TargetGroup, udp_idle_timeout_s),
+              offsetof(TargetGroup, mode), offsetof(TargetGroup, stickiness), offsetof(TargetGroup, fail_open));
   h = size_align<Target>(h);
   h = mix_all(h, offsetof(Target, identity), offsetof(Target, group), offsetof(Target, port), offsetof(Target, weight),
-              offsetof(Target, flags), offsetof(Target, tracked), offsetof(Target, state), offsetof(Target, out_port), offsetof(Target, mode),
-              offsetof(Target, mtu_bytes), offsetof(Target, vlan), offsetof(Target, next_hop_mac), offsetof(Target, source_mac));
+              offsetof(Target, flags), offsetof(Target, tracked), offsetof(Target, state), offsetof(Target, out_port),
+              offsetof(Target, mode), offsetof(Target, mtu_bytes), offsetof(Target, vlan), offsetof(Target, next_hop_mac),
+              offsetof(Target, source_mac));
   h = size_align<TunnelSource>(h);
   h = mix_all(h, sizeof(Port), sizeof(Table), sizeof(Name));
   return mix_all(h, kForwardingModeCount, kStickinessCount, kTrackedFlowsCount, kTargetStateCount, kVipCellKindCount,

@@ -3,8 +3,8 @@
 //   FlowRegionHeader | u64 directory[target_capacity] | FlowLine[worker_count][lines_per_worker]
 //
 // Writer of a line: its worker alone, between two increments of `sequence` (odd while it is being written). Readers: other
-// workers and lb-cp, by atomics, believing that a flow is absent only if its lines' numbers stood still. Writer of header and directory:
-// lb-dp's main thread. How entries are placed and aged stands in dp/lb/flow_table.h.
+// workers and lb-cp, by atomics, believing that a flow is absent only if its lines' numbers stood still. Writer of header
+// and directory: lb-dp's main thread. How entries are placed and aged stands in dp/lb/flow_table.h.
 #pragma once
 
 #include <array>
@@ -20,7 +20,8 @@ inline constexpr std::uint32_t kFlowsPerLine = 5;
 
 // Five flows in one cache line, 12 bytes each and 4 for the line.
 //   key[i]   high 48 bits: keyed fingerprint, 0 = empty; low 16 bits: last seen, in ticks of 250 ms (wraps at 4.5 h)
-//   meta[i]  low 20 bits: target id; 4 bits FlowState; 1 bit: this is the flow's second line; 7 bits: of the line hash, above
+//   meta[i]  low 20 bits: target id; 4 bits FlowState; 1 bit: this is the flow's second line; 7 bits: of the line hash,
+//   above
 //            those that choose the line now, so that a table can be doubled seven times without the keys
 struct alignas(kCacheLineBytes) FlowLine {
   std::array<std::uint64_t, kFlowsPerLine> key{};
@@ -38,11 +39,11 @@ struct alignas(kCacheLineBytes) FlowRegionHeader {
   std::uint64_t size_bytes = 0;
   std::array<std::uint8_t, 16> node_secret{};  // key of the flow hash; made once, never leaves the node
   std::uint64_t lines_per_worker = 0;
-  std::uint64_t directory_offset = 0;          // u64 identity by target id that entries were written under; 0 = none
+  std::uint64_t directory_offset = 0;  // u64 identity by target id that entries were written under; 0 = none
   std::uint64_t target_capacity = 0;
   std::uint64_t lines_offset = 0;
-  std::uint64_t written_at_unix_ns = 0;        // CLOCK_REALTIME of the tick origin below
-  std::uint64_t tick_origin = 0;               // tick that written_at_unix_ns stands for
+  std::uint64_t written_at_unix_ns = 0;  // CLOCK_REALTIME of the tick origin below
+  std::uint64_t tick_origin = 0;         // tick that written_at_unix_ns stands for
   std::uint64_t reserved[5] = {};
 };
 static_assert(sizeof(FlowRegionHeader) == 192 || sizeof(FlowRegionHeader) == 128);

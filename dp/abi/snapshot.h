@@ -28,7 +28,7 @@ namespace lb::abi {
 inline constexpr std::uint64_t kSnapshotMagic = 0x31306e736c626c00;  // "\0lblsn01"
 inline constexpr std::uint32_t kSnapshotVersion = 1;
 
-inline constexpr std::uint32_t kMaxTargets = 1U << 20;       // dense ids 0 … 2^20-1
+inline constexpr std::uint32_t kMaxTargets = 1U << 20;  // dense ids 0 … 2^20-1
 inline constexpr std::uint32_t kMaxListeners = 1U << 16;
 inline constexpr std::uint32_t kMaxGroups = 1U << 16;
 inline constexpr std::uint32_t kMaxSegments = 1U << 16;
@@ -48,7 +48,7 @@ struct alignas(kCacheLineBytes) SegmentHeader {
   std::uint64_t layout_fingerprint = 0;  // dp/abi/fingerprint.h
   std::uint64_t size_bytes = 0;          // of the whole segment, header included
   std::uint64_t segment_id = 0;          // never reused within an epoch; 0 for a root
-  std::uint64_t checksum = 0;            // segment_checksum() (dp/base/segment_checksum.h) over the segment with this field as 0
+  std::uint64_t checksum = 0;  // segment_checksum() (dp/base/segment_checksum.h) over the segment with this field as 0
   std::uint64_t reserved[2] = {};
 };
 static_assert(sizeof(SegmentHeader) == 64);
@@ -92,11 +92,11 @@ inline constexpr std::uint8_t kVipCellKindCount = 4;
 
 struct VipCell {
   IpAddress address;
-  std::uint16_t port = 0;       // host order; exact only
-  std::uint8_t protocol = 0;    // abi::Protocol; 0 for `vip`
+  std::uint16_t port = 0;     // host order; exact only
+  std::uint8_t protocol = 0;  // abi::Protocol; 0 for `vip`
   VipCellKind kind = VipCellKind::empty;
-  std::uint32_t index = 0;      // exact: listener; ranges: first of range_listeners; vip: into vips
-  std::uint32_t count = 0;      // ranges: how many
+  std::uint32_t index = 0;  // exact: listener; ranges: first of range_listeners; vip: into vips
+  std::uint32_t count = 0;  // ranges: how many
   std::uint32_t reserved = 0;
 };
 static_assert(sizeof(VipCell) == 32);
@@ -109,14 +109,14 @@ struct ListenerGroup {
 };
 
 struct alignas(kCacheLineBytes) Listener {
-  std::uint32_t vip = 0;             // into vips
-  std::uint16_t first_port = 0;      // host order; both 0…65535
+  std::uint32_t vip = 0;         // into vips
+  std::uint16_t first_port = 0;  // host order; both 0…65535
   std::uint16_t last_port = 0;
-  std::uint8_t protocol = 0;         // abi::Protocol
-  std::uint8_t draining = 0;         // 1: removed from the config, kept for its tracked flows; takes no new ones
-  std::uint16_t group_count = 0;     // 1…kMaxGroupsPerListener
-  std::uint32_t total_weight = 0;    // sum of the groups' weights; 0: no new flows
-  std::uint32_t counter_index = 0;   // dense, stable while the listener lives; < kMaxListeners
+  std::uint8_t protocol = 0;        // abi::Protocol
+  std::uint8_t draining = 0;        // 1: removed from the config, kept for its tracked flows; takes no new ones
+  std::uint16_t group_count = 0;    // 1…kMaxGroupsPerListener
+  std::uint32_t total_weight = 0;   // sum of the groups' weights; 0: no new flows
+  std::uint32_t counter_index = 0;  // dense, stable while the listener lives; < kMaxListeners
   Name name;
   std::uint32_t reserved = 0;
   ListenerGroup groups[kMaxGroupsPerListener] = {};  // the first four share the first cache line
@@ -125,45 +125,45 @@ struct alignas(kCacheLineBytes) Listener {
 static_assert(sizeof(Listener) == 128);
 
 struct alignas(kCacheLineBytes) TargetGroup {
-  std::uint32_t segment = 0;           // index into Root::segments; kNoIndex when slot_count is 0
-  std::uint32_t slot_count = 0;        // Maglev table size M, a prime; 0: the group has no target (drop no_target)
-  std::uint64_t slots_offset = 0;      // bytes into that segment; slot_count × u16, each < target_count
-  std::uint32_t first_target = 0;      // into Root::group_targets
-  std::uint32_t target_count = 0;      // targets a slot may name (those in rotation), ≤ kMaxTargetsPerGroup
-  std::uint64_t table_hash = 0;        // of the slots by target identity: the same on every node of a fleet
+  std::uint32_t segment = 0;       // index into Root::segments; kNoIndex when slot_count is 0
+  std::uint32_t slot_count = 0;    // Maglev table size M, a prime; 0: the group has no target (drop no_target)
+  std::uint64_t slots_offset = 0;  // bytes into that segment; slot_count × u16, each < target_count
+  std::uint32_t first_target = 0;  // into Root::group_targets
+  std::uint32_t target_count = 0;  // targets a slot may name (those in rotation), ≤ kMaxTargetsPerGroup
+  std::uint64_t table_hash = 0;    // of the slots by target identity: the same on every node of a fleet
   Name name;
   std::uint32_t tcp_idle_timeout_s = 350;
   std::uint32_t udp_idle_timeout_s = 120;
   ForwardingMode mode = ForwardingMode::ipip;
   Stickiness stickiness = Stickiness::five_tuple;
-  std::uint8_t fail_open = 0;          // 1: too few healthy targets, all get traffic
+  std::uint8_t fail_open = 0;  // 1: too few healthy targets, all get traffic
   std::uint8_t reserved[5] = {};
 };
 static_assert(sizeof(TargetGroup) == 64);
 
 enum TargetFlags : std::uint8_t {
-  kTargetLive = 1 << 0,       // this id names a target; clear: the id is free and no flow may use it
-  kTargetResolved = 1 << 1,   // next hop known: mac, port and mtu below are valid
-  kTargetNoNewFlows = 1 << 2, // draining, unhealthy, weight 0 or unused: a SYN on a dead entry re-picks (rule 7)
+  kTargetLive = 1 << 0,        // this id names a target; clear: the id is free and no flow may use it
+  kTargetResolved = 1 << 1,    // next hop known: mac, port and mtu below are valid
+  kTargetNoNewFlows = 1 << 2,  // draining, unhealthy, weight 0 or unused: a SYN on a dead entry re-picks (rule 7)
 };
 
 // Indexed by target id. One line holds all a worker needs to send a packet there.
 struct alignas(kCacheLineBytes) Target {
   IpAddress address;
-  std::uint64_t identity = 0;         // hash of (group name, address, port): equal on every node and restart
-  std::uint32_t group = kNoIndex;     // into groups
-  std::uint16_t port = 0;             // host order
+  std::uint64_t identity = 0;      // hash of (group name, address, port): equal on every node and restart
+  std::uint32_t group = kNoIndex;  // into groups
+  std::uint16_t port = 0;          // host order
   std::uint16_t weight = 0;
-  std::uint8_t flags = 0;             // TargetFlags
+  std::uint8_t flags = 0;  // TargetFlags
   TrackedFlows tracked = TrackedFlows::keep;
   TargetState state = TargetState::unused;
-  std::uint8_t out_port = 0;          // into Root::ports
+  std::uint8_t out_port = 0;                   // into Root::ports
   ForwardingMode mode = ForwardingMode::ipip;  // its group's: so that a hit needs no line of the group
   std::uint8_t reserved1 = 0;
-  std::uint16_t mtu_bytes = 1500;     // of the way to the next hop: largest outer IP packet
-  std::uint16_t vlan = 0;             // 0: untagged, else the VID
-  MacAddress next_hop_mac{};          // destination MAC
-  MacAddress source_mac{};            // MAC of out_port
+  std::uint16_t mtu_bytes = 1500;  // of the way to the next hop: largest outer IP packet
+  std::uint16_t vlan = 0;          // 0: untagged, else the VID
+  MacAddress next_hop_mac{};       // destination MAC
+  MacAddress source_mac{};         // MAC of out_port
   std::uint32_t reserved = 0;
 };
 static_assert(sizeof(Target) == 64);
@@ -185,16 +185,16 @@ struct Root {
   SegmentHeader header;
   Generation generation;
   std::uint64_t fleet_seed = 0;
-  Table segments;        // SegmentEntry
-  Table vip_table;       // VipCell; count a power of two ≥ 2
-  Table vips;            // Vip
-  Table range_listeners; // std::uint32_t, into listeners
-  Table listeners;       // Listener
-  Table groups;          // TargetGroup
-  Table group_targets;   // std::uint32_t target ids
-  Table targets;         // Target, indexed by id
-  Table ports;           // Port
-  Table names;           // char
+  Table segments;         // SegmentEntry
+  Table vip_table;        // VipCell; count a power of two ≥ 2
+  Table vips;             // Vip
+  Table range_listeners;  // std::uint32_t, into listeners
+  Table listeners;        // Listener
+  Table groups;           // TargetGroup
+  Table group_targets;    // std::uint32_t target ids
+  Table targets;          // Target, indexed by id
+  Table ports;            // Port
+  Table names;            // char
   TunnelSource tunnel_source_v4;
   TunnelSource tunnel_source_v6;
 };
