@@ -20,9 +20,7 @@ inline constexpr std::uint32_t kFlowsPerLine = 5;
 
 // Five flows in one cache line, 12 bytes each and 4 for the line.
 //   key[i]   high 48 bits: keyed fingerprint, 0 = empty; low 16 bits: last seen, in ticks of 250 ms (wraps at 4.5 h)
-//   meta[i]  low 20 bits: target id; 4 bits FlowState; 1 bit: this is the flow's second line; 7 bits: of the line hash,
-//   above
-//            those that choose the line now, so that a table can be doubled seven times without the keys
+//   meta[i]  low 20 bits: target id; 4 bits FlowState; 1 bit: this is the flow's second line; 7 bits spare
 struct alignas(kCacheLineBytes) FlowLine {
   std::array<std::uint64_t, kFlowsPerLine> key{};
   std::array<std::uint32_t, kFlowsPerLine> meta{};
@@ -42,10 +40,9 @@ struct alignas(kCacheLineBytes) FlowRegionHeader {
   std::uint64_t directory_offset = 0;  // u64 identity by target id that entries were written under; 0 = none
   std::uint64_t target_capacity = 0;
   std::uint64_t lines_offset = 0;
-  std::uint64_t written_at_unix_ns = 0;  // CLOCK_REALTIME of the tick origin below
-  std::uint64_t tick_origin = 0;         // tick that written_at_unix_ns stands for
-  std::uint64_t reserved[5] = {};
+  std::uint64_t written_at_unix_ns = 0;  // CLOCK_REALTIME, kept fresh: ticks wrap, so an old region is not believed
+  std::uint64_t reserved[6] = {};
 };
-static_assert(sizeof(FlowRegionHeader) == 192 || sizeof(FlowRegionHeader) == 128);
+static_assert(sizeof(FlowRegionHeader) == 192);
 
 }  // namespace lb::abi
