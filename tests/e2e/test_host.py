@@ -55,7 +55,7 @@ def test_why_of_what_is_not_forwarded(up, case):
 
 @pytest.mark.cases(world.PLAIN)
 def test_metrics(up, case):
-    """The Prometheus endpoint counts what has happened."""
+    """What Prometheus is told counts what has happened."""
     def metrics():
         text = up.lab.run(LB, "curl", "-sS", "--max-time", "5", f"http://{METRICS}/metrics").stdout
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line and not line.startswith("#")}
