@@ -106,7 +106,7 @@ class Reader {
       event.file = (std::filesystem::path(file_).parent_path() / node.Scalar()).string();
       return;
     }
-    const auto target = node.IsScalar() ? cp::parse_endpoint(node.Scalar()) : std::nullopt;
+    const auto target = node.IsScalar() ? cp::parse_address_port(node.Scalar()) : std::nullopt;
     if (!target) return violation(node, field, "must be ADDRESS:PORT, as \"10.77.2.2:80\" or \"[2001:db8::2]:80\"");
     event.address = target->address;
     event.port = target->port;

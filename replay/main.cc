@@ -65,7 +65,7 @@ int main(int argc, char** argv) {
     options.secret = parsed.value_or(kDefaultSecret);
   }
   for (const std::string& text : unhealthy) {
-    const auto target = cp::parse_endpoint(text);
+    const auto target = cp::parse_address_port(text);
     if (!target) errors.push_back("--unhealthy " + text + ": must be ADDRESS:PORT");
     if (target) options.unhealthy.insert({target->address, target->port});
   }

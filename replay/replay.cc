@@ -76,16 +76,16 @@ void check_event_targets(const Script& script, const Options& options, Errors& e
     if (event.kind == EventKind::apply) {
       in_force = &script.event_configs[i];
     } else if (!has_target(*in_force, {event.address, event.port})) {
-      errors.push_back(format(
-          {options.events_file, event.line, "",
-           "no target " + cp::format_endpoint(event.address, event.port) + " in the configuration in force at that time"}));
+      errors.push_back(format({options.events_file, event.line, "",
+                               "no target " + cp::format_address_port(event.address, event.port) +
+                                   " in the configuration in force at that time"}));
     }
   }
   for (const TargetAddress& target : options.unhealthy) {
     const bool known = has_target(script.config, target) ||
                        std::any_of(script.event_configs.begin(), script.event_configs.end(),
                                    [&](const cp::Config& config) { return has_target(config, target); });
-    if (!known) errors.push_back("--unhealthy " + cp::format_endpoint(target.first, target.second) + ": no such target");
+    if (!known) errors.push_back("--unhealthy " + cp::format_address_port(target.first, target.second) + ": no such target");
   }
 }
 
@@ -221,7 +221,7 @@ class Replay {
     if (outcome.target != abi::kNoIndex) {
       const abi::Target& target = snapshot.targets()[outcome.target];
       // A target without a port of its own gets the packet on the port the client asked for.
-      line["target"] = cp::format_endpoint(target.address, target.port != 0 ? target.port : glance.destination_port);
+      line["target"] = cp::format_address_port(target.address, target.port != 0 ? target.port : glance.destination_port);
     }
     line["flow"] = kFlow[static_cast<std::size_t>(outcome.flow)];
     line["worker"] = glance.worker;

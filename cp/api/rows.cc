@@ -159,7 +159,7 @@ void fill(api::TargetGroupRow& row, const Index& index, const LiveGroup& group) 
 void fill(api::TargetRow& row, const LiveTarget& target, std::int64_t now_unix_ms) {
   const TargetStatus& status = target.status;
   row.set_target_group(target.key.group);
-  row.set_address(format_endpoint(target.key.address, target.key.port));
+  row.set_address(format_address_port(target.key.address, target.key.port));
   row.set_weight(target.weight);
   row.set_state(std::string(abi::to_string(status.state)));
   row.set_reason(status.reason == StateReason::none ? std::string() : std::string(to_string(status.reason)));

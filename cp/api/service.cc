@@ -311,7 +311,7 @@ class Service final : public api::LoadBalancer::Service {
   }
 
   Status describe_target(const Index& index, const std::string& name, api::DescribeReply& reply) {
-    const auto address = parse_endpoint(name);
+    const auto address = parse_address_port(name);
     if (!address) return invalid("name", quoted(name) + " is not ADDRESS:PORT (IPv6: [ADDRESS]:PORT)");
     Config shown;
     const std::int64_t now = now_unix_ms();
@@ -329,7 +329,7 @@ class Service final : public api::LoadBalancer::Service {
       }
     }
     if (reply.targets().empty()) return no_target(index.live(), name);
-    const std::string suffix = " " + format_endpoint(address->address, address->port);
+    const std::string suffix = " " + format_address_port(address->address, address->port);
     add_events(index, reply,
                [&](const std::string& object) { return object.starts_with("target ") && object.ends_with(suffix); });
     set_config(reply, index, std::move(shown));
@@ -348,7 +348,7 @@ class Service final : public api::LoadBalancer::Service {
   static Status no_target(const LiveState& live, const std::string& name) {
     std::set<std::string> known;
     for (const LiveGroup& group : live.groups) {
-      for (const LiveTarget& target : group.targets) known.insert(format_endpoint(target.key.address, target.key.port));
+      for (const LiveTarget& target : group.targets) known.insert(format_address_port(target.key.address, target.key.port));
     }
     return not_found("target", name, known, [](const std::string& text) { return text; });
   }
@@ -368,7 +368,7 @@ class Service final : public api::LoadBalancer::Service {
   }
 
   Status drain(const api::DrainRequest& request, bool drains, api::DrainReply& reply) {
-    const auto address = parse_endpoint(request.target());
+    const auto address = parse_address_port(request.target());
     if (!address) return invalid("target", quoted(request.target()) + " is not ADDRESS:PORT (IPv6: [ADDRESS]:PORT)");
     const std::string& group = request.target_group();
     // The change first, the picture of everything after it: traffic waits for the one only.

@@ -52,7 +52,7 @@ class Differ {
       lists(
           "target " + (new_group != nullptr ? new_group : old_group)->name, old_group != nullptr ? old_group->targets : none,
           new_group != nullptr ? new_group->targets : none,
-          [](const Target& target) { return format_endpoint(target.address, target.port); },
+          [](const Target& target) { return format_address_port(target.address, target.port); },
           [](const void*, const void*) {});
     });
   }

@@ -227,7 +227,7 @@ class Validator {
       if (vip_addresses_.contains(target.address)) violation(target_path + ".address", "is the address of a VIP");
       if (!known.emplace(target.address, target.port).second) {
         violation(target_path + ".address",
-                  format_endpoint(target.address, target.port) + " stands in this target group twice");
+                  format_address_port(target.address, target.port) + " stands in this target group twice");
       }
     }
   }

@@ -160,7 +160,7 @@ class GroupValidator {
     return weight(index) < weight(smallest_) ? index : smallest_;
   }
 
-  // DESIGN rule: a share below one slot is accepted, but said.
+  // A share below one slot is accepted, but said.
   void shares() const {
     if (smallest_ < 0) return;
     std::uint64_t total = 0;

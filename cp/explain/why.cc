@@ -36,7 +36,7 @@ std::string seconds(std::uint64_t ns) {
 }  // namespace
 
 std::string target_text(const abi::Target& target, const net::FlowKey& key) {
-  return format_endpoint(target.address, target.port != 0 ? target.port : key.destination_port);
+  return format_address_port(target.address, target.port != 0 ? target.port : key.destination_port);
 }
 
 namespace {
@@ -128,7 +128,7 @@ class Explainer {
 
   void write_listener_step() {
     const std::string tuple =
-        std::string(protocol_name(key_.protocol)) + " " + format_endpoint(key_.destination, key_.destination_port);
+        std::string(protocol_name(key_.protocol)) + " " + format_address_port(key_.destination, key_.destination_port);
     const auto vip = std::find_if(snapshot_.vips().begin(), snapshot_.vips().end(),
                                   [&](const abi::Vip& candidate) { return candidate.address == key_.destination; });
     if (vip == snapshot_.vips().end()) return step("listener lookup", tuple + " is no VIP");

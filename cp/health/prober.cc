@@ -247,7 +247,7 @@ struct Prober::Impl {
       return;
     }
     const ProbeSpec& spec = entry.spec;
-    const std::string authority = format_endpoint(spec.address, spec.port);
+    const std::string authority = format_address_port(spec.address, spec.port);
     const std::string url = "http://" + authority + (spec.protocol == ProbeProtocol::http ? spec.path : "/");
     curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
     curl_easy_setopt(easy, CURLOPT_PRIVATE, &entry);

@@ -6,7 +6,7 @@
 //      │                        └──────────── `healthy` oks in a row ──────┘ │
 //      └───────────────────── `unhealthy` failures in a row ─────────────────┘
 //
-// A success resets the failures and a failure the successes (NLB.md, Health checks; DESIGN rule 8).
+// A success resets the failures and a failure the successes.
 #pragma once
 
 #include <cstdint>

@@ -65,12 +65,12 @@ std::string format_address(const abi::IpAddress& address) {
   return text.data();
 }
 
-std::string format_endpoint(const abi::IpAddress& address, std::uint16_t port) {
+std::string format_address_port(const abi::IpAddress& address, std::uint16_t port) {
   const std::string text = format_address(address);
   return (address.is_v4() ? text : "[" + text + "]") + ":" + std::to_string(port);
 }
 
-std::optional<AddressPort> parse_endpoint(std::string_view text) {
+std::optional<AddressPort> parse_address_port(std::string_view text) {
   const std::size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) return std::nullopt;
   std::string_view host = text.substr(0, colon);

@@ -164,16 +164,17 @@ struct NextHop {
   bool operator==(const NextHop&) const = default;
 };
 
-// Text forms. parse_address accepts IPv4 and IPv6; format_endpoint brackets IPv6: "[2001:db8::1]:80".
+// Text forms. parse_address accepts IPv4 and IPv6; format_address_port brackets IPv6: "[2001:db8::1]:80".
 std::optional<abi::IpAddress> parse_address(std::string_view text);
 std::string format_address(const abi::IpAddress& address);
-std::string format_endpoint(const abi::IpAddress& address, std::uint16_t port);
+std::string format_address_port(const abi::IpAddress& address, std::uint16_t port);
 struct AddressPort {
   abi::IpAddress address;
   std::uint16_t port = 0;  // host order
   bool operator==(const AddressPort&) const = default;
 };
-std::optional<AddressPort> parse_endpoint(std::string_view text);  // what format_endpoint writes; the port is 0-65535
+std::optional<AddressPort> parse_address_port(
+    std::string_view text);  // what format_address_port writes; the port is 0-65535
 std::string format_mac(const abi::MacAddress& mac);
 std::optional<abi::MacAddress> parse_mac(std::string_view text);
 std::string_view to_string(ListenerProtocol protocol);  // "TCP", "UDP", "TCP_UDP"

@@ -178,7 +178,7 @@ class Assembly {
 
   tl::expected<void, Error> add_target(const TargetInput& input, std::uint64_t identity, const TargetGroup& group,
                                        std::uint32_t group_index) {
-    const auto named = [&] { return "target " + group.name + " " + format_endpoint(input.key.address, input.key.port); };
+    const auto named = [&] { return "target " + group.name + " " + format_address_port(input.key.address, input.key.port); };
     if (input.weight > 65535) return refuse(named() + ": weight " + std::to_string(input.weight) + " is above 65535");
     if (input.key.group != group.name) return refuse(named() + ": belongs to target group " + input.key.group);
     abi::Target& target = targets_[input.id];

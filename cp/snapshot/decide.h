@@ -1,6 +1,6 @@
 // The rules: what state each target of a group is in, which weight it has in the Maglev table and what becomes of its
-// tracked flows. Pure functions of facts and time, shared by lb-cp and lb-replay. (DESIGN §4 "What becomes of a flow",
-// rules 4 and 8; thresholds and reasons: NLB.md.)
+// tracked flows. Pure functions of facts and time, shared by lb-cp and lb-replay. What becomes of a flow at each
+// event stands in docs/architecture.md; attribute names, thresholds and reasons are those of AWS NLB.
 //
 //   leaving (drained or removed)   draining until its delay ends, then unused/NotRegistered; no new flows.
 //                                  Tracked flows: keep; after the delay reset if connection termination is on, else left.

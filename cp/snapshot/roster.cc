@@ -13,7 +13,7 @@ std::int64_t in_ms(std::chrono::seconds seconds) {
 }
 
 std::string object_of(const TargetKey& key) {
-  return "target " + key.group + " " + format_endpoint(key.address, key.port);
+  return "target " + key.group + " " + format_address_port(key.address, key.port);
 }
 
 bool leaving(const TargetRecord& target) {
@@ -250,7 +250,7 @@ tl::expected<std::vector<TargetKey>, std::string> Roster::drain(const abi::IpAdd
     touched.push_back(at->first);
   }
   if (!touched.empty()) return touched;
-  return tl::unexpected("no target " + format_endpoint(address, port) +
+  return tl::unexpected("no target " + format_address_port(address, port) +
                         (group ? " in target group \"" + *group + "\"" : ""));
 }
 

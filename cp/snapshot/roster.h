@@ -7,7 +7,7 @@
 //   paths ──┘                                     └─▶ next_deadline()
 //
 // What leaves the configuration stays as draining until its delay is over and its flows are gone; its id is free again only
-// when the workers forward by a generation without it and no flow names it (DESIGN rule 4).
+// when the workers forward by a generation without it and no flow names it.
 //
 // Thread: one. Cost: settle() looks only at groups that something happened to, or whose time has come.
 #pragma once

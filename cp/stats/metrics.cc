@@ -92,7 +92,7 @@ void add_groups(Page& page, const LiveState& live) {
       group_flows += target.status.flows;
       Page::value(states,
                   {{"target_group", group.name},
-                   {"target", format_endpoint(target.key.address, target.key.port)},
+                   {"target", format_address_port(target.key.address, target.key.port)},
                    {"state", std::string(to_string(target.status.state))}},
                   1);
     }

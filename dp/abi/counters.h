@@ -44,7 +44,7 @@ namespace lb::abi {
   X(bad_l4_header, "TCP data offset or UDP length is wrong")                                 \
   X(bad_extension_header, "IPv6 extension headers are malformed or too many")                \
   X(ttl_expired, "TTL or hop limit is 0 or 1")                                               \
-  X(fragment, "fragment that carries no ports")                                              \
+  X(fragment, "IP fragment, first or not")                                                   \
   X(bad_source, "source address is multicast, unspecified, loopback or the VIP itself")      \
   X(no_listener, "destination is a VIP, but no listener takes this protocol and port")       \
   X(listener_draining, "listener was removed; only its tracked flows are served")            \

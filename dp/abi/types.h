@@ -38,7 +38,7 @@ using MacAddress = std::array<std::uint8_t, 6>;
 // IANA protocol numbers.
 enum class Protocol : std::uint8_t { icmp = 1, ipip = 4, tcp = 6, udp = 17, ipv6_in = 41, icmpv6 = 58 };
 
-// How a packet travels to its target (DESIGN §5).
+// How a packet travels to its target.
 enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1 };
 inline constexpr std::uint8_t kForwardingModeCount = 2;
 

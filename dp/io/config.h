@@ -16,7 +16,7 @@ enum class MemoryMode : std::uint8_t { automatic, hugepages, no_huge };
 
 enum class Driver : std::uint8_t { af_xdp, af_packet, memif, pcap, ring, null, tap, virtio_user, pci };
 
-// How frames reach the kernel beside a port ("kernel twin", DESIGN §4).
+// How frames reach the kernel beside a port ("kernel twin").
 //   netdev   the interface itself, which the driver shares with the kernel (af_xdp, af_packet)
 //   tap      a TAP that lb-dp makes under the port's name, both ways
 //   none     there is no kernel beside this port

@@ -1,4 +1,4 @@
-// Steering of an AF_XDP port: which frames the kernel hands to the workers' sockets (bpf/steer.bpf.c, DESIGN rule 2).
+// Steering of an AF_XDP port: which frames the kernel hands to the workers' sockets (bpf/steer.bpf.c).
 //
 //   <bpf_dir>/<interface>   pinned bpf_link: keeps program, VIP map and counters alive between two runs of lb-dp
 //

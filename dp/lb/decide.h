@@ -1,4 +1,4 @@
-// The rules of a flow's fate (DESIGN §4 and rules 4, 6, 7), free of packets, tables and side effects: the packet path, the
+// The rules of a flow's fate (docs/architecture.md), free of packets, tables and side effects: the packet path, the
 // sweep and explain_flow all ask here.
 //
 //   entry + packet ── judge ──▶ forward   to the entry's target

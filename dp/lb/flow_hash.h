@@ -1,6 +1,6 @@
 // Keyed 128-bit hashes of a flow. AES-128 as a pseudo-random permutation: an IPv4 flow is one block (addresses, ports,
 // protocol: 13 of 16 bytes), an IPv6 flow three blocks chained (CBC-MAC over a fixed length) under another key. Two uses
-// with two secrets, never mixed (DESIGN rule 1):
+// with two secrets, never mixed:
 //   flow table   the node secret: which line, which fingerprint
 //   slot         the fleet seed: which target group, which Maglev slot; the same on every node
 // Low and high 64 bits are independent. CPUs without AES instructions run a portable twin with identical values.

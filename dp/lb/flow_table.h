@@ -32,7 +32,7 @@ namespace lb {
 
 class Snapshot;
 
-// TCP as far as one direction shows it (DESIGN rule 7). `fresh` and `udp_fresh` have shown one packet (or only SYNs): they
+// TCP as far as one direction shows it. `fresh` and `udp_fresh` have shown one packet (or only SYNs): they
 // are unproven and give way to other flows when a line is full.
 enum class FlowState : std::uint8_t {
   empty = 0,

@@ -8,7 +8,7 @@
 
 namespace lb {
 
-// The stages in their order (DESIGN §3). Each runs over the whole burst of `work`, and leaves its result there.
+// The stages in their order. Each runs over the whole burst of `work`, and leaves its result there.
 enum class Stage : std::uint8_t { parse, vip, flow, pick, decide, rewrite, count };
 inline constexpr std::uint32_t kStageCount = 7;
 

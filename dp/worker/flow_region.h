@@ -42,7 +42,7 @@ class FlowRegion {
   Reattached reattach(const Snapshot& snapshot);
 
   // Notes under which identities entries may be written from now on. Before the generation becomes active: no entry names an
-  // id that is given to another target (DESIGN rule 4).
+  // id that is given to another target.
   void record(const Snapshot& snapshot);
 
   // The time up to which the entries are good: every second or so.

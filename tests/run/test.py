@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 REPORTS = BUILD / "reports"
 # Unit tests of code that more than one thread enters: run once more under TSan.
-THREADED_PARTS = ["lb", "net", "io", "health", "cpnet", "stats", "control", "api"]
+THREADED_PARTS = ["lb", "net", "io", "snapshot", "health", "cpnet", "stats", "control", "api"]
 FUZZ_SECONDS = 10  # of each target in the fuzz tier; ./run fuzz runs longer
 
 

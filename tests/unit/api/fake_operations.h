@@ -109,7 +109,8 @@ class FakeOperations : public Operations {
         keys.push_back(target.key);
       }
     }
-    if (keys.empty()) return tl::unexpected("no target " + format_endpoint(ip, port) + " in group " + group.value_or("?"));
+    if (keys.empty())
+      return tl::unexpected("no target " + format_address_port(ip, port) + " in group " + group.value_or("?"));
     return keys;
   }
   explain::Context explain_context() override { return context; }

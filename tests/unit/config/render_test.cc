@@ -181,8 +181,8 @@ TEST(Model, AddressesAndMacsAreReadAndWritten) {
   for (const char* text : {"192.0.2.1", "2001:db8::1", "::"}) EXPECT_EQ(format_address(*parse_address(text)), text);
   for (const char* bad : {"", "1.2.3", "1.2.3.256", "1.2.3.4 ", "01.2.3.4/32", "g::", "[::1]"})
     EXPECT_FALSE(parse_address(bad)) << bad;
-  EXPECT_EQ(format_endpoint(*parse_address("2001:db8::1"), 80), "[2001:db8::1]:80");
-  EXPECT_EQ(format_endpoint(*parse_address("192.0.2.1"), 80), "192.0.2.1:80");
+  EXPECT_EQ(format_address_port(*parse_address("2001:db8::1"), 80), "[2001:db8::1]:80");
+  EXPECT_EQ(format_address_port(*parse_address("192.0.2.1"), 80), "192.0.2.1:80");
   EXPECT_EQ(format_mac(*parse_mac("0A:1b:2c:3d:4e:ff")), "0a:1b:2c:3d:4e:ff");
   for (const char* bad : {"", "0a:1b:2c:3d:4e", "0a:1b:2c:3d:4e:f", "0a-1b-2c-3d-4e-ff", "0a:1b:2c:3d:4e:fg"}) {
     EXPECT_FALSE(parse_mac(bad)) << bad;

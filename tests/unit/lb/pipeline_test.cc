@@ -171,7 +171,7 @@ TEST(Pipeline, StickyClientsKeepTheirTarget) {
   EXPECT_EQ(seen.size(), 4U);
 }
 
-// ---- fates (DESIGN §4 and rule 7)
+// ---- fates
 
 struct Fates : ::testing::Test {
   // An established flow; returns its target.
