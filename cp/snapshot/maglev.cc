@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 namespace lb::cp {
 namespace {
@@ -24,6 +25,24 @@ std::uint64_t add_bytes(std::uint64_t hash, std::span<const std::uint8_t> bytes)
     hash = mixed(hash ^ word) + kGolden;
   }
   return hash;
+}
+
+// When few slots are free a walk finds one after thousands of steps. So for the last turns it is asked the other way round:
+// which of the free slots comes first on the walk?
+constexpr std::size_t kLastTurns = 128;
+
+// 1 / value modulo a prime, 0 < value < prime: the extended Euclidean algorithm.
+std::uint64_t inverse(std::uint32_t value, std::uint32_t prime) {
+  std::int64_t factor = 0;
+  std::int64_t next_factor = 1;
+  std::int64_t rest = prime;
+  std::int64_t next_rest = value;
+  while (next_rest != 0) {
+    const std::int64_t quotient = rest / next_rest;
+    factor = std::exchange(next_factor, factor - quotient * next_factor);
+    rest = std::exchange(next_rest, rest - quotient * next_rest);
+  }
+  return static_cast<std::uint64_t>(factor < 0 ? factor + prime : factor);
 }
 
 // Whose turn it is, slot by slot. The k-th turn of a target with quota q comes in round floor(k · rounds / q), rounds being
@@ -112,18 +131,38 @@ void fill_maglev(std::span<const MaglevWalk> walks, std::span<const std::uint32_
   const auto slot_count = static_cast<std::uint32_t>(slots.size());
   std::vector<MaglevWalk> at(walks.begin(), walks.end());  // offset moves along the walk
   std::vector<std::uint64_t> taken((slots.size() + 63) / 64);
-  for (const std::uint16_t target : turns(quotas, slots.size())) {
+  const auto is_taken = [&](std::uint32_t slot) { return (taken[slot >> 6] >> (slot & 63) & 1) != 0; };
+  const std::vector<std::uint16_t> order = turns(quotas, slots.size());
+  const std::size_t last_turns = std::min(kLastTurns, order.size());
+  for (const std::uint16_t target : std::span(order).first(order.size() - last_turns)) {
     const std::uint32_t skip = at[target].skip;
     std::uint32_t slot = at[target].offset;
     const auto advance = [&] {
       slot += skip;
       slot = slot >= slot_count ? slot - slot_count : slot;
     };
-    while ((taken[slot >> 6] >> (slot & 63) & 1) != 0) advance();
+    while (is_taken(slot)) advance();
     taken[slot >> 6] |= std::uint64_t{1} << (slot & 63);
     slots[slot] = target;
     advance();
     at[target].offset = slot;
+  }
+
+  std::vector<std::uint32_t> free;
+  for (std::uint32_t slot = 0; slot < slot_count; ++slot) {
+    if (!is_taken(slot)) free.push_back(slot);
+  }
+  std::vector<std::uint64_t> inverses(at.size());
+  for (const std::uint16_t target : std::span(order).last(last_turns)) {
+    if (inverses[target] == 0) inverses[target] = inverse(at[target].skip, slot_count);
+    // The walk reaches `slot` after (slot - offset) / skip steps, modulo the prime.
+    const auto steps = [&](std::uint32_t slot) {
+      return (std::uint64_t{slot} + slot_count - at[target].offset) * inverses[target] % slot_count;
+    };
+    const auto next = std::ranges::min_element(free, {}, steps);
+    slots[*next] = target;
+    *next = free.back();
+    free.pop_back();
   }
 }
 
