@@ -272,31 +272,31 @@ Controller::Loop::Applied Controller::Loop::apply(const Config& config, const st
   Applied applied;
   applied.changes = cp::diff(roster_.config(), config);
   if (!applied.changes.empty() || config != roster_.config()) {
-    // Nothing is kept of a configuration that cannot be compiled: try before it counts.
+    // Nothing is kept of a configuration that cannot be compiled: try before it counts. Tables are built while the kernel is
+    // asked for the ways to new targets.
     Roster trial = roster_;
     auto possible = trial.apply(config, unix_ms_now());
     if (possible) {
       trial.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
-      if (auto compiled = compiler_.compile(trial.snapshot({latest_.epoch, latest_.n + 1})); !compiled) {
-        possible = tl::unexpected(compiled.error());
-      }
+      const SnapshotInput& input = trial.snapshot({latest_.epoch, latest_.n + 1});
+      auto compiling = std::async(std::launch::async, [&] { return compiler_.compile(input); });
+      look_up_all(config, trial);
+      if (auto compiled = compiling.get(); !compiled) possible = tl::unexpected(compiled.error());
     }
     if (!possible) {
+      look_up_all(roster_.config(), roster_);
       applied.violations.push_back({file, 0, "", possible.error()});
       return applied;
     }
     roster_ = std::move(trial);
     config_text_ = text;
     config_file_ = file;
-    mirror_->set_static(config.static_neighbours);
+    store_now(Publishing::waits);
     follow_members();
-    while (mirror_->step()) {
-    }
     take_paths();
     start_new_listeners();
     probes_due_ = true;
     event({unix_ms_now(), "config", "", "applied", "", file + ": " + std::to_string(applied.changes.size()) + " changes"});
-    store_now(Publishing::waits);
     commit(true);
   }
   applied.generation = latest_;

@@ -96,6 +96,7 @@ class Controller::Loop {
   void watch_network();
   void network_changed();
   void look_up_paths();
+  void look_up_all(const Config& config, const Roster& roster);
   void follow_members();
   void take_paths();
   void choose_tunnel_sources();

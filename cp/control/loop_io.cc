@@ -49,6 +49,14 @@ void Controller::Loop::look_up_paths() {
   if (more) asio::post(io_, [this] { look_up_paths(); });
 }
 
+// At once: whoever applied a configuration waits for targets that can be reached.
+void Controller::Loop::look_up_all(const Config& config, const Roster& roster) {
+  mirror_->set_static(config.static_neighbours);
+  mirror_->want(roster.addresses());
+  while (mirror_->step()) {
+  }
+}
+
 // Targets came or went: their addresses are wanted, and what is known of them reaches new targets at the same address.
 void Controller::Loop::follow_members() {
   followed_ = roster_.membership();
