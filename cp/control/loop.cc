@@ -169,6 +169,7 @@ bool Controller::Loop::paths_ready() const {
 // Decides, and compiles what follows. The first generation waits a moment for the kernel to find next hops: lb-dp goes on
 // forwarding by the one it has meanwhile.
 void Controller::Loop::commit(bool force) {
+  if (publisher_ == nullptr) return;  // stop() has begun; a timer may still fire
   if (!first_published_ && !paths_ready() && std::chrono::steady_clock::now() < started_at_ + kFirstPathsLimit) {
     commit_timer_.expires_after(10ms);
     commit_scheduled_ = true;
