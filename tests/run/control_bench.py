@@ -294,7 +294,8 @@ punt: {{tap: none}}
             self.cp.kill()
             start = time.monotonic()
             self.start_cp()
-            wait_until("workers to forward by lb-cp's new epoch", lambda: all(w["epoch"] > epoch for w in self.workers() or [{"epoch": 0}]), 60)
+            wait_until("workers to forward by lb-cp's new epoch", lambda: all(w["epoch"] > epoch for w in self.workers() or [{"epoch": 0}]), 60,
+                       every=0.1)
             times.append(time.monotonic() - start)
         self.row("cp-restart-ready", times, "s", 2)
 
