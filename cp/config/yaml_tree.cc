@@ -1,30 +1,26 @@
 #include "cp/config/yaml_tree.h"
 
-#include <yaml-cpp/eventhandler.h>
-#include <yaml-cpp/exceptions.h>
-#include <yaml-cpp/parser.h>
+#include <yaml.h>
 
 #include <algorithm>
 #include <charconv>
-#include <istream>
+#include <map>
 #include <stdexcept>
-#include <streambuf>
-#include <unordered_map>
 
 namespace lb::cp::yaml {
 namespace {
 
-// Reads the caller's bytes where they are.
-class ViewBuffer : public std::streambuf {
- public:
-  explicit ViewBuffer(std::string_view text) {
-    char* begin = const_cast<char*>(text.data());  // a get area is never written to
-    setg(begin, begin, begin + text.size());
-  }
-};
+std::uint32_t line_from(const yaml_mark_t& mark) {
+  return static_cast<std::uint32_t>(mark.line) + 1;
+}
 
-std::uint32_t line_from(const YAML::Mark& mark) {
-  return mark.line < 0 ? 0 : static_cast<std::uint32_t>(mark.line) + 1;
+std::string_view text_of(const yaml_char_t* text) {
+  return text == nullptr ? std::string_view{} : std::string_view(reinterpret_cast<const char*>(text));
+}
+
+// The plain scalars that mean "nothing" (YAML 1.2 §10.2.1.1).
+bool is_null(std::string_view plain) {
+  return plain.empty() || plain == "~" || plain == "null" || plain == "Null" || plain == "NULL";
 }
 
 // Bytes of the well-formed UTF-8 sequence (RFC 3629) that `text` begins with; 0 if there is none.
@@ -67,51 +63,100 @@ std::size_t matches(std::string_view key, std::string_view path) {
 
 }  // namespace
 
-class TreeBuilder : public YAML::EventHandler {
+// One pass over libyaml's events, which it gives out one by one without building a document of its own.
+class TreeBuilder {
  public:
-  explicit TreeBuilder(Tree& tree) : tree_(tree) {}
+  TreeBuilder(Tree& tree, std::string_view text) : tree_(tree) {
+    if (yaml_parser_initialize(&parser_) == 0) throw std::bad_alloc();
+    yaml_parser_set_encoding(&parser_, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&parser_, reinterpret_cast<const unsigned char*>(text.data()), text.size());
+  }
+  TreeBuilder(const TreeBuilder&) = delete;
+  TreeBuilder& operator=(const TreeBuilder&) = delete;
+  ~TreeBuilder() { yaml_parser_delete(&parser_); }
 
-  void OnDocumentStart(const YAML::Mark&) override {}
-  void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { add(Kind::null, mark, anchor); }
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
-    const auto found = anchors_.find(anchor);
-    if (found == anchors_.end()) throw Refused(line_from(mark), "alias without an anchor");
-    for (const Node* open : open_) {
-      if (open == found->second) throw Refused(line_from(mark), "alias to a node that contains it");
+  void build() {
+    std::uint32_t documents = 0;
+    for (bool more = true; more;) {
+      Event event(parser_);
+      more = event->type != YAML_STREAM_END_EVENT;
+      if (event->type == YAML_DOCUMENT_START_EVENT && ++documents > 1) {
+        throw Refused(line_from(event->start_mark), "file has more than one document");
+      }
+      take(*event);
     }
-    place(found->second);
-    grow(line_from(mark), found->second->unfolded);
+    if (documents == 0) throw Refused(1, "file is empty");
   }
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
-    check_tag(mark, tag);
-    Node& node = add(Kind::scalar, mark, anchor);
-    node.text = value;
-    node.quoted = tag == "!";
-  }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                       YAML::EmitterStyle::value) override {
-    check_tag(mark, tag);
-    open_.push_back(&add(Kind::sequence, mark, anchor));
-  }
-  void OnSequenceEnd() override { close(); }
-  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                  YAML::EmitterStyle::value) override {
-    check_tag(mark, tag);
-    open_.push_back(&add(Kind::map, mark, anchor));
-  }
-  void OnMapEnd() override { close(); }
 
  private:
-  static void check_tag(const YAML::Mark& mark, const std::string& tag) {
-    if (!tag.empty() && tag != "?" && tag != "!") throw Refused(line_from(mark), "tags are not allowed (" + tag + ")");
+  class Event {
+   public:
+    explicit Event(yaml_parser_t& parser) {
+      if (yaml_parser_parse(&parser, &event_) != 0) return;
+      if (parser.error == YAML_MEMORY_ERROR) throw std::bad_alloc();
+      std::string problem = parser.problem == nullptr ? "unreadable" : parser.problem;
+      if (parser.context != nullptr) problem = std::string(parser.context) + ", " + problem;
+      throw Refused(line_from(parser.problem_mark), "not YAML: " + problem);
+    }
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+    ~Event() { yaml_event_delete(&event_); }
+    const yaml_event_t* operator->() const { return &event_; }
+    const yaml_event_t& operator*() const { return event_; }
+
+   private:
+    yaml_event_t event_{};
+  };
+
+  void take(const yaml_event_t& event) {
+    const std::uint32_t line = line_from(event.start_mark);
+    switch (event.type) {
+      case YAML_ALIAS_EVENT: return take_alias(line, text_of(event.data.alias.anchor));
+      case YAML_SCALAR_EVENT: return take_scalar(line, event);
+      case YAML_SEQUENCE_START_EVENT:
+        check_tag(line, text_of(event.data.sequence_start.tag));
+        open_.push_back(&add(Kind::sequence, line, text_of(event.data.sequence_start.anchor)));
+        return;
+      case YAML_MAPPING_START_EVENT:
+        check_tag(line, text_of(event.data.mapping_start.tag));
+        open_.push_back(&add(Kind::map, line, text_of(event.data.mapping_start.anchor)));
+        return;
+      case YAML_SEQUENCE_END_EVENT:
+      case YAML_MAPPING_END_EVENT: return close();
+      default: return;  // starts and ends of stream and document
+    }
   }
 
-  Node& add(Kind kind, const YAML::Mark& mark, YAML::anchor_t anchor) {
+  void take_alias(std::uint32_t line, std::string_view anchor) {
+    const auto found = anchors_.find(anchor);
+    if (found == anchors_.end()) throw Refused(line, "alias without an anchor");
+    for (const Node* open : open_) {
+      if (open == found->second) throw Refused(line, "alias to a node that contains it");
+    }
+    place(found->second);
+    grow(line, found->second->unfolded);
+  }
+
+  void take_scalar(std::uint32_t line, const yaml_event_t& event) {
+    const auto& scalar = event.data.scalar;
+    check_tag(line, text_of(scalar.tag));
+    const bool quoted = scalar.style != YAML_PLAIN_SCALAR_STYLE;
+    const std::string_view text(reinterpret_cast<const char*>(scalar.value), scalar.length);
+    const bool null = !quoted && is_null(text);
+    Node& node = add(null ? Kind::null : Kind::scalar, line, text_of(scalar.anchor));
+    node.quoted = quoted;
+    if (!null) node.text = text;
+  }
+
+  static void check_tag(std::uint32_t line, std::string_view tag) {
+    if (!tag.empty() && tag != "!") throw Refused(line, "tags are not allowed (" + std::string(tag) + ")");
+  }
+
+  Node& add(Kind kind, std::uint32_t line, std::string_view anchor) {
     Node& node = tree_.nodes_.emplace_back();
     node.kind = kind;
-    node.line = line_from(mark);
-    if (anchor != 0) anchors_[anchor] = &node;
+    node.line = line;
+    if (!anchor.empty()) anchors_.insert_or_assign(std::string(anchor), &node);
     place(&node);
     if (kind == Kind::null || kind == Kind::scalar) grow(node.line, 1);
     return node;
@@ -140,8 +185,9 @@ class TreeBuilder : public YAML::EventHandler {
   }
 
   Tree& tree_;
+  yaml_parser_t parser_{};
   std::vector<Node*> open_;
-  std::unordered_map<YAML::anchor_t, const Node*> anchors_;
+  std::map<std::string, const Node*, std::less<>> anchors_;
 };
 
 Tree Tree::parse(std::string_view text) {
@@ -152,18 +198,9 @@ Tree Tree::parse(std::string_view text) {
   }
   try {
     check_bytes(text);
-    ViewBuffer buffer(text);
-    std::istream stream(&buffer);
-    YAML::Parser parser(stream);
-    TreeBuilder builder(tree);
-    if (!parser.HandleNextDocument(builder)) throw Refused(1, "file is empty");
-    const Node* first = tree.root_;
-    if (parser.HandleNextDocument(builder)) throw Refused(tree.root_->line, "file has more than one document");
-    tree.root_ = first;
+    TreeBuilder(tree, text).build();
   } catch (const Refused& refused) {
     tree.errors_.push_back({refused.line, refused.what()});
-  } catch (const YAML::Exception& exception) {
-    tree.errors_.push_back({line_from(exception.mark), "not YAML: " + exception.msg});
   }
   if (!tree.errors_.empty()) tree.root_ = nullptr;
   return tree;

@@ -15,7 +15,7 @@ ALLOWED = {
     "dp/io": ["dp/", "bpf/", "rte_", "bpf/libbpf.h", "xdp/", "yaml-cpp/", "tl/expected.hpp", "spdlog/", "fmt/"],
     "dp/worker": ["dp/", "rte_", "tl/expected.hpp", "spdlog/", "fmt/", "CLI/"],
     "cp/model": ["dp/abi/types.h", "tl/expected.hpp"],
-    "cp/config": ["cp/model", "dp/abi/types.h", "proto/", "google/protobuf/", "yaml-cpp/", "tl/expected.hpp"],
+    "cp/config": ["cp/model", "dp/abi/types.h", "proto/", "google/protobuf/", "yaml.h", "tl/expected.hpp"],
     "cp/health": ["cp/model", "dp/abi/types.h", "dp/net", "curl/", "tl/expected.hpp"],
     "cp/net": ["cp/model", "dp/abi/types.h", "libmnl/", "tl/expected.hpp"],
     "cp/snapshot": ["cp/model", "dp/abi", "dp/base", "tl/expected.hpp", "asio/"],
