@@ -132,7 +132,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Bad{"empty", "", "lb.yaml:1: : file is empty\n"},
         Bad{"not a map", "- 1\n", "lb.yaml:1: : must be a map of fields, not a list\n"},
-        Bad{"syntax", "version: 1\nvips: [\n", "lb.yaml:3: : not YAML: while parsing a flow node, did not find expected node content\n"},
+        Bad{"syntax", "version: 1\nvips: [\n",
+            "lb.yaml:3: : not YAML: while parsing a flow node, did not find expected node content\n"},
         Bad{"two documents", "version: 1\n---\nversion: 1\n", "lb.yaml:2: : file has more than one document\n"},
         Bad{"tag", "version: !!int 1\n", "lb.yaml:1: : tags are not allowed (tag:yaml.org,2002:int)\n"},
         Bad{"alias to itself", "version: &a [*a]\n", "lb.yaml:1: : alias to a node that contains it\n"},
