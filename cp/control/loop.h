@@ -1,6 +1,12 @@
 // Inside of the Controller: what its thread owns. Private to cp/control.
 #pragma once
 
+// A standard header comes before asio, whose allocator is another where libstdc++'s configuration is not known yet: all
+// files must agree on it.
+// clang-format off
+#include <cstddef>
+// clang-format on
+
 #include <asio/io_context.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>

@@ -39,13 +39,14 @@ struct SnapshotSpec {
 };
 
 inline void seal_header(Bytes& bytes, abi::SegmentKind kind, std::uint64_t id) {
-  auto& header = *reinterpret_cast<abi::SegmentHeader*>(bytes.data());
-  header = abi::SegmentHeader{};
+  abi::SegmentHeader header;  // copied: a vector's bytes need not stand on a cache line
   header.kind = kind;
   header.layout_fingerprint = abi::snapshot_fingerprint();
   header.size_bytes = bytes.size();
   header.segment_id = id;
+  std::memcpy(bytes.data(), &header, sizeof header);
   header.checksum = segment_checksum(bytes);
+  std::memcpy(bytes.data(), &header, sizeof header);
 }
 
 // Every slot names the group's only target.
@@ -74,7 +75,8 @@ inline void insert(std::vector<abi::VipCell>& table, const abi::VipCell& cell) {
 }  // namespace detail
 
 inline Bytes make_root(const SnapshotSpec& spec, const Bytes& segment) {
-  const auto& segment_header = *reinterpret_cast<const abi::SegmentHeader*>(segment.data());
+  abi::SegmentHeader segment_header;
+  std::memcpy(&segment_header, segment.data(), sizeof segment_header);
   const std::string names = "webweb-80blue";
   std::vector<abi::Vip> vips{{.address = spec.vip, .name = {0, 3}}};
   for (const abi::IpAddress& address : spec.more_vips) vips.push_back({.address = address, .name = {0, 3}});

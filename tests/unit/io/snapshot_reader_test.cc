@@ -270,10 +270,10 @@ TEST_F(SnapshotReaderTest, BadSnapshotsAreRefusedByNameAndTheLastGoodOneStays) {
     EXPECT_EQ(refusal_of(root, test::kAllSeals & ~seal), abi::Refusal::not_sealed);
   }
   Bytes other = root;
-  reinterpret_cast<abi::SegmentHeader*>(other.data())->version = 99;
+  other[offsetof(abi::SegmentHeader, version)] ^= std::byte{99};
   EXPECT_EQ(refusal_of(other), abi::Refusal::version);
   other = root;
-  reinterpret_cast<abi::SegmentHeader*>(other.data())->layout_fingerprint ^= 1;
+  other[offsetof(abi::SegmentHeader, layout_fingerprint)] ^= std::byte{1};
   EXPECT_EQ(refusal_of(other), abi::Refusal::fingerprint);
   const SnapshotSpec old{.generation = {1, 5}};
   send_root(cp, old.generation, make_root(old, segment));
