@@ -13,8 +13,9 @@ from tests.run import fuzz, junit
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 REPORTS = BUILD / "reports"
-# Unit tests of code that more than one thread enters: run once more under TSan.
-THREADED_PARTS = ["lb", "net", "io", "snapshot", "health", "cpnet", "stats", "control", "api"]
+# Unit tests of code that more than one thread enters: run once more under TSan. Not api: its threads are those of gRPC,
+# which Debian has not built for TSan, so every report would be of gRPC itself.
+THREADED_PARTS = ["lb", "net", "io", "snapshot", "health", "cpnet", "stats", "control"]
 FUZZ_SECONDS = 10  # of each target in the fuzz tier; ./run fuzz runs longer
 
 
@@ -120,7 +121,7 @@ def tsan(expression, _):
     parts = []
     for part in THREADED_PARTS:
         parts.append(REPORTS / f"tsan-{part}.xml")
-        run_gtest(parts[-1], f"tsan-{part}", directory / f"unit_{part}", expression, {"TSAN_OPTIONS": "halt_on_error=1"})
+        run_gtest(parts[-1], f"tsan-{part}", directory / f"unit_{part}", expression, {"TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT}/tests/run/tsan.supp"})
     junit.merge(REPORTS / "tsan.xml", parts)
 
 
