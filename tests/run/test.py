@@ -119,9 +119,10 @@ def tsan(expression, _):
     if not build("tsan", "_build-tsan", *[f"tests/unit/unit_{part}" for part in THREADED_PARTS]):
         return
     parts = []
+    env = {"TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT}/tests/run/tsan.supp"}
     for part in THREADED_PARTS:
         parts.append(REPORTS / f"tsan-{part}.xml")
-        run_gtest(parts[-1], f"tsan-{part}", directory / f"unit_{part}", expression, {"TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT}/tests/run/tsan.supp"})
+        run_gtest(parts[-1], f"tsan-{part}", directory / f"unit_{part}", expression, env)
     junit.merge(REPORTS / "tsan.xml", parts)
 
 
