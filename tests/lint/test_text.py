@@ -14,7 +14,7 @@ MAX_TITLE = 72
 # Synonyms of the words in docs/architecture.md, and notes to oneself.
 FORBIDDEN = re.compile(
     r"\breal[_ ]?servers?\b|\breals\b|\bbackends?\b|\bendpoints?\b|\bRS\b|\bserver[_ ]pools?\b|\bTODO\b|\bFIXME\b|\bXXX\b|"
-    r"\bnot (yet )?implemented\b|\bfor now\b",
+    r"\bnot (yet )?implemented\b|\bfor[ ]now\b",
     re.IGNORECASE)
 TEXT_SUFFIXES = {".h", ".cc", ".c", ".py", ".md", ".proto", ".yaml", ".yml", ".build", ".txt", ".sh", ""}
 
