@@ -119,7 +119,9 @@ class Lab:
     """prefix: of namespace names. folder: for logs, sockets and state; made anew by up(), removed by down()."""
 
     def __init__(self, prefix, folder, vips=(), targets=3, queues=1, die_with_us=True):
-        self.prefix, self.folder, self.vips = prefix, pathlib.Path(folder), list(vips)
+        apart = os.environ.get("LB_LAB")  # another name, so that two checkouts can run tests at once
+        self.prefix, self.folder = (f"{apart}-{prefix}", pathlib.Path(f"{folder}-{apart}")) if apart else (prefix, pathlib.Path(folder))
+        self.vips = list(vips)
         self.targets = [f"t{i + 1}" for i in range(targets)]
         self.queues, self.die_with_us = queues, die_with_us
         self.nginx = {}
