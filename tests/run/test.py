@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,12 +106,24 @@ def fuzz_tier(expression, _):
 
 def asan(expression, _):
     directory = ROOT / "build-asan"
-    if not build("asan", "_build-asan", "tests/unit/unit", "replay/lb-replay"):
+    if not build("asan", "_build-asan"):
         return
     env = {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1", "LB_BUILD": str(directory)}
-    parts = [REPORTS / "asan-unit.xml", REPORTS / "asan-golden.xml"]
+    parts = [REPORTS / f"asan-{suite}.xml" for suite in ("unit", "golden", "e2e", "daemons")]
     run_gtest(parts[0], "asan-unit", directory / "tests/unit/unit", expression, env)
     run_pytest(parts[1], "asan-golden", "tests/golden", expression, env)
+    # What a daemon says as it ends (a leak) or in the middle of a test goes to files: each is a failed case.
+    words = REPORTS / "asan-words"
+    shutil.rmtree(words, ignore_errors=True)
+    words.mkdir()
+    env["ASAN_OPTIONS"] = f"log_path={words}/asan"
+    env["UBSAN_OPTIONS"] += f":log_path={words}/ubsan"
+    env["LSAN_OPTIONS"] = f"suppressions={ROOT}/tests/run/lsan.supp:print_suppressions=0"
+    run_pytest(parts[2], "asan-e2e", "tests/e2e", expression, env, minutes=30)
+    said = [(path.name, 0.0, path.read_text(errors="replace")) for path in sorted(words.iterdir())]
+    for name, _, text in said:
+        print(f"{name}:\n{text}", flush=True)
+    junit.write(parts[3], "asan-daemons", said or [("the daemons end without a word of the sanitizers", 0.0, None)])
     junit.merge(REPORTS / "asan.xml", parts)
 
 
