@@ -53,6 +53,7 @@ class Worker {
   const std::uint32_t port_count_;
   const std::uint32_t empty_polls_before_rest_;
   const std::uint32_t rest_us_;
+  std::int64_t rest_late_ns_ = 0;  // how late this machine wakes a sleeper, learnt
   GenerationSwitch<ActiveGeneration>& generations_;
   abi::WorkerStats& shared_;  // what others see
   std::span<abi::ListenerStats> listener_stats_;

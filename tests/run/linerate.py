@@ -5,6 +5,8 @@
   pcap                 the port plays a file for ever (infinite_rx): no generator, the workers' own counters
   ring                 what is sent comes back: 1,024 packets go round for ever, the worker's own counters
                (one worker: packets stay in their queue)
+  idle                 memif at 1,000 packets a second, with a worker that always polls and with one that rests (dp.yaml's
+                       idle): what resting adds to the round trip, and what a worker without packets costs
 
 testpmd forwards with macswap: it parses nothing and looks nothing up, so it is what the port alone costs. Everything runs in
 one network namespace; rates on shared machines are noisy, so each row is the median of --repeats runs.
@@ -26,7 +28,8 @@ from tests.lib.lab import LabError, Process, end_processes, run, wait_until
 
 NAMESPACE, FOLDER = "lblr-lb", pathlib.Path("/run/lb-linerate")
 VIP, DUT_MAC, GEN_MAC = "198.18.0.1", "02:00:00:00:00:02", "02:00:00:00:00:01"
-COLUMNS = ["port", "dut", "workers", "flows", "offered_mpps", "mpps", "loss_pct", "p50_us", "p99_us", "p999_us", "load_mpps"]
+PORTS = ["memif", "virtio_user", "pcap", "ring", "idle"]
+COLUMNS = ["port", "dut", "workers", "flows", "offered_mpps", "mpps", "loss_pct", "p50_us", "p99_us", "p999_us", "load_mpps", "idle_cpu_pct"]
 
 
 def inside(*command):
@@ -91,7 +94,7 @@ class Bench:
 
     # A virtio_user port that is the server waits for its peer while it starts, so the generator is started before the wait;
     # a memif client looks for its server once.
-    def start_lb(self, driver, devargs, workers, mode, flows, generator=None):
+    def start_lb(self, driver, devargs, workers, mode, flows, generator=None, idle_polls=0):
         name = f"lr{self.sequence}"
         arguments = f', devargs: "{devargs}"' if devargs else ""
         worker_list = ", ".join(f"{{lcore: {cpu}}}" for cpu in self.worker_cpus(workers))
@@ -102,6 +105,7 @@ bpf_dir: {FOLDER}/bpf
 workers: [{worker_list}]
 ports: [{{name: lr0, driver: "{driver}", kernel_twin: tap{arguments}}}]
 memory: {{mode: hugepages, size_mb: 256}}
+idle: {{after_empty_polls: {idle_polls}, sleep_us: 50}}
 flow_table: {{flows_per_worker: {max(1 << 16, 2 * flows)}, path: {FOLDER}/{name}.flows}}
 capacity: {{targets: 4096, listeners: 64}}
 punt: {{tap: none}}
@@ -223,6 +227,24 @@ punt: {{tap: none}}
             finally:
                 self.stop_all()
 
+    def resting(self, packets_a_second=1000):
+        for dut, polls in (("lb-dp polls", 0), ("lb-dp rests", 300)):
+            common = f"id=0,socket={self.sockets()},socket-abstract=no,bsize=2048,rsize=10"
+            self.start_lb("memif", f"role=server,{common}", 1, "ipip", self.options.flows, f"net_memif0,role=client,{common},mac={GEN_MAC}", polls)
+            before = self.cpu_seconds()
+            time.sleep(self.options.seconds)
+            idle = 100 * (self.cpu_seconds() - before) / self.options.seconds
+            runs = [self.generate(packets_a_second) for _ in range(self.options.repeats)]
+            row = {key: statistics.median(r[key] for r in runs) for key in ("p50_us", "p99_us", "p999_us")}
+            yield {"port": "idle", "dut": dut, "workers": 1, "flows": self.options.flows, "idle_cpu_pct": idle, **row,
+                   "load_mpps": packets_a_second / 1e6, "loss_pct": statistics.median(100 * r["lost"] / max(1, r["sent"]) for r in runs)}
+            self.stop_all()
+
+    def cpu_seconds(self):
+        """CPU time of lb-dp so far."""
+        stat = pathlib.Path(f"/proc/{self.processes[0].pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
     def replayed(self, workers, flows=4096):
         self.sockets()
         capture = FOLDER / "in.pcap"
@@ -253,7 +275,9 @@ punt: {{tap: none}}
                     yield from self.through_generator(port, workers)
                 elif port == "pcap":
                     yield from self.replayed(workers)
-                elif workers == 1:  # the packets that go round stay in the queue they came by
+                elif port == "idle" and workers == 1:
+                    yield from self.resting()
+                elif port == "ring" and workers == 1:  # the packets that go round stay in the queue they came by
                     yield from self.going_round(workers)
 
 
@@ -267,7 +291,7 @@ def text_of(row):
 
 def main():
     parser = argparse.ArgumentParser(prog="./run linerate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ports", nargs="+", choices=["memif", "virtio_user", "pcap", "ring"], default=["memif", "virtio_user", "pcap", "ring"])
+    parser.add_argument("--ports", nargs="+", choices=PORTS, default=PORTS)
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--flows", type=int, default=65536)
     parser.add_argument("--seconds", type=float, default=2)
