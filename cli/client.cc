@@ -146,6 +146,18 @@ Client::Result<api::ApplyReply> Client::apply(const api::ApplyRequest& request) 
 Client::Result<api::DiffReply> Client::diff(const api::DiffRequest& request) {
   return impl_->call(&Stub::Diff, request, kWorkTime);
 }
+Client::Result<api::ApplyReply> Client::edit(const api::EditRequest& request) {
+  return impl_->call(&Stub::Edit, request, kWorkTime);
+}
+Client::Result<api::HistoryReply> Client::history() {
+  return impl_->call(&Stub::History, api::HistoryRequest());
+}
+Client::Result<api::ApplyReply> Client::rollback(const api::RollbackRequest& request) {
+  return impl_->call(&Stub::Rollback, request, kWorkTime);
+}
+Client::Result<api::ExportReply> Client::export_config(const api::ExportRequest& request) {
+  return impl_->call(&Stub::Export, request);
+}
 Client::Result<api::VipList> Client::vips(const std::string& name) {
   return impl_->call(&Stub::ListVips, list_of(name));
 }

@@ -6,31 +6,14 @@
 #include <string>
 #include <tl/expected.hpp>
 
-namespace lb::api {
-class ApplyReply;
-class ApplyRequest;
-class DescribeReply;
-class DescribeRequest;
-class DiffReply;
-class DiffRequest;
-class DrainReply;
-class DrainRequest;
-class DropList;
-class ListenerList;
-class TargetGroupList;
-class TargetList;
-class VersionReply;
-class VipList;
-class WhyReply;
-class WhyRequest;
-class WorkerList;
-}  // namespace lb::api
+#include "cli/messages.h"
 
 namespace lb::cli {
 
 class Client {
  public:
-  // `timeout`: of a call. apply and diff get kWorkTime more, for lb-cp to read and compile the file.
+  // `timeout`: of a call. what changes the configuration and diff get kWorkTime more, for lb-cp to read and compile the
+  // file.
   Client(std::string socket_path, std::chrono::milliseconds timeout);
   ~Client();
 
@@ -42,6 +25,10 @@ class Client {
   Result<api::VersionReply> version();
   Result<api::ApplyReply> apply(const api::ApplyRequest& request);
   Result<api::DiffReply> diff(const api::DiffRequest& request);
+  Result<api::ApplyReply> edit(const api::EditRequest& request);
+  Result<api::HistoryReply> history();
+  Result<api::ApplyReply> rollback(const api::RollbackRequest& request);
+  Result<api::ExportReply> export_config(const api::ExportRequest& request);
   Result<api::VipList> vips(const std::string& name);
   Result<api::ListenerList> listeners(const std::string& name);
   Result<api::TargetGroupList> target_groups(const std::string& name);

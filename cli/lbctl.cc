@@ -1,271 +1,13 @@
 #include "cli/lbctl.h"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <cerrno>
-#include <charconv>
-#include <cstdlib>
-#include <cstring>
-#include <fstream>
-#include <iterator>
-#include <nlohmann/json.hpp>
-#include <sstream>
-#include <tl/expected.hpp>
 #include <utility>
 
-#include "cli/client.h"
-#include "cli/document.h"
-#include "cli/table.h"
-#include "cli/views.h"
-#include "proto/api.pb.h"
+#include "cli/session.h"
 
 namespace lb::cli {
 
 namespace {
-
-using nlohmann::ordered_json;
-using std::chrono::milliseconds;
-
-constexpr const char* kDefaultSocket = "/run/lb/cp.sock";
-constexpr std::size_t kMaxFileBytes = 64U << 20U;  // what lb-cp takes in one request
-
-struct Options {
-  std::string output = "table";
-  std::string socket;
-  double timeout_s = 5;
-  double watch_s = 0;  // 0: once
-  std::string file;
-  std::string what;  // get, describe: the kind of object
-  std::string name;
-  std::string target_group;
-  std::vector<std::string> flow;  // why
-};
-
-std::int64_t now_unix_ms() {
-  return std::chrono::duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-class Session {
- public:
-  Session(const Options& options, const Io& io)
-      : options_(options),
-        io_(io),
-        client_(options.socket, milliseconds(static_cast<std::int64_t>(options.timeout_s * 1000))) {}
-
-  int apply();
-  int diff();
-  int get();
-  int describe();
-  int drain(bool drains);
-  int drops();
-  int why();
-  int version();
-
- private:
-  [[nodiscard]] bool for_people() const { return options_.output == "table" || options_.output == "wide"; }
-  [[nodiscard]] ViewOptions view_options() const {
-    return {.wide = options_.output == "wide",
-            .colours = io_.terminal && std::getenv("NO_COLOR") == nullptr,
-            .now_unix_ms = now_unix_ms()};
-  }
-
-  int fail(const std::string& text) const {
-    io_.err << "lbctl: " << text << '\n';
-    return kExitError;
-  }
-
-  [[nodiscard]] std::string machine_text(const ordered_json& document) const {
-    const bool watching = options_.watch_s > 0;
-    if (options_.output == "yaml") return (watching ? "---\n" : "") + to_yaml(document);
-    return to_json(document, watching ? JsonLayout::line : JsonLayout::pretty);
-  }
-
-  template <typename Reply>
-  [[nodiscard]] std::string text(const Reply& reply) const {
-    return for_people() ? view(reply, view_options()) : machine_text(to_document(reply));
-  }
-
-  // Prints what `fetch` brings; again and again with --watch. A first failure ends the command; later ones are shown, and
-  // the watch goes on: lb-cp may be restarting.
-  template <typename Fetch>
-  int show(const Fetch& fetch);
-
-  template <typename Reply>
-  int print(const Client::Result<Reply>& reply) const {
-    if (!reply) return fail(reply.error());
-    io_.out << text(*reply);
-    return kExitOk;
-  }
-
-  [[nodiscard]] tl::expected<std::string, std::string> read_file() const;
-
-  const Options& options_;
-  const Io& io_;
-  Client client_;
-};
-
-template <typename Fetch>
-int Session::show(const Fetch& fetch) {
-  if (options_.watch_s <= 0) return print(fetch());
-  const milliseconds pause(std::max<std::int64_t>(static_cast<std::int64_t>(options_.watch_s * 1000), 100));
-  const bool redraw = io_.terminal && for_people();
-  bool first = true;
-  do {
-    const auto reply = fetch();
-    if (!reply && first) return fail(reply.error());
-    if (redraw) io_.out << "\x1b[H\x1b[2J";
-    if (for_people())
-      io_.out << (first || redraw ? "" : "\n") << utc_time(static_cast<std::uint64_t>(now_unix_ms())) << '\n';
-    if (reply) {
-      io_.out << text(*reply);
-    } else {
-      fail(reply.error());
-    }
-    io_.out.flush();
-    first = false;
-  } while (io_.out.good() && io_.wait(pause));
-  return kExitOk;
-}
-
-tl::expected<std::string, std::string> Session::read_file() const {
-  std::string content;
-  if (options_.file == "-") {
-    content.assign(std::istreambuf_iterator<char>(io_.in), {});
-  } else {
-    const auto failure = [&] { return tl::unexpected("cannot read " + options_.file + ": " + std::strerror(errno)); };
-    std::ifstream file(options_.file, std::ios::binary);
-    if (!file) return failure();
-    try {
-      content.assign(std::istreambuf_iterator<char>(file), {});
-    } catch (const std::ios_base::failure&) {  // a directory can be opened, but not read
-      return failure();
-    }
-  }
-  if (content.size() > kMaxFileBytes) return tl::unexpected(options_.file + " is larger than 64 MiB");
-  return content;
-}
-
-int Session::apply() {
-  const auto content = read_file();
-  if (!content) return fail(content.error());
-  api::ApplyRequest request;
-  request.set_file(options_.file == "-" ? "stdin" : options_.file);
-  request.set_text(*content);
-  request.set_timeout_ms(static_cast<std::uint32_t>(options_.timeout_s * 1000));
-  const auto reply = client_.apply(request);
-  if (!reply) return fail(reply.error());
-  io_.err << warnings_text(*reply) << violations_text(*reply);
-  if (!for_people()) io_.out << machine_text(to_document(*reply));
-  if (reply->violations_size() > 0) return fail("nothing was changed");
-  if (for_people()) {
-    io_.out << view_changes(*reply, view_options());
-    const std::string generation = std::to_string(reply->epoch()) + "." + std::to_string(reply->generation());
-    if (reply->active()) {
-      io_.out << (reply->changes_size() > 0 ? "applied: " : "no changes: ") << "all workers forward by generation "
-              << generation << '\n';
-    } else {
-      io_.out << "stored as generation " << generation << '\n';
-    }
-  }
-  if (!reply->active())
-    return fail("stored, but not in force: " + (reply->note().empty() ? "the workers have not moved to it" : reply->note()));
-  return kExitOk;
-}
-
-int Session::diff() {
-  const auto content = read_file();
-  if (!content) return fail(content.error());
-  api::DiffRequest request;
-  request.set_file(options_.file == "-" ? "stdin" : options_.file);
-  request.set_text(*content);
-  const auto reply = client_.diff(request);
-  if (!reply) return fail(reply.error());
-  io_.err << warnings_text(*reply) << violations_text(*reply);
-  io_.out << (for_people() ? view_changes(*reply, view_options()) : machine_text(to_document(*reply)));
-  if (reply->violations_size() > 0) return kExitError;
-  if (reply->changes_size() > 0) return kExitDiffers;
-  if (for_people()) io_.out << "no differences\n";
-  return kExitOk;
-}
-
-int Session::get() {
-  const std::string& name = options_.name;
-  if (options_.what == "vips") return show([&] { return client_.vips(name); });
-  if (options_.what == "listeners") return show([&] { return client_.listeners(name); });
-  if (options_.what == "target-groups") return show([&] { return client_.target_groups(name); });
-  if (options_.what == "targets") return show([&] { return client_.targets(name); });
-  return show([&] { return client_.workers(name); });
-}
-
-int Session::describe() {
-  api::DescribeRequest request;
-  request.set_kind(options_.what);
-  request.set_name(options_.name);
-  return print(client_.describe(request));
-}
-
-int Session::drain(bool drains) {
-  api::DrainRequest request;
-  request.set_target(options_.name);
-  request.set_target_group(options_.target_group);
-  return print(drains ? client_.drain(request) : client_.undrain(request));
-}
-
-int Session::drops() {
-  return show([&] { return client_.drops(); });
-}
-
-tl::expected<std::uint32_t, std::string> parse_port(const std::string& text, const std::string& what) {
-  std::uint32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value > 65535) {
-    return tl::unexpected(what + ": `" + text + "` is not a port (0-65535)");
-  }
-  return value;
-}
-
-// An answer as a line of lb-replay: `n`, `out_len` and `out` belong to a packet and are empty here.
-ordered_json why_document(const api::WhyReply& reply) {
-  const ordered_json answer = to_document(reply);
-  ordered_json document = {{"n", nullptr}};
-  for (const auto& [key, value] : answer.items()) {
-    document[key] = value;
-    if (key == "worker") {
-      document["out_len"] = nullptr;
-      document["out"] = ordered_json::array();
-    }
-  }
-  return document;
-}
-
-int Session::why() {
-  const auto source_port = parse_port(options_.flow[2], "source port");
-  if (!source_port) return fail(source_port.error());
-  const auto destination_port = parse_port(options_.flow[4], "destination port");
-  if (!destination_port) return fail(destination_port.error());
-  api::WhyRequest request;
-  request.set_protocol(options_.flow[0]);
-  request.set_source(options_.flow[1]);
-  request.set_source_port(*source_port);
-  request.set_destination(options_.flow[3]);
-  request.set_destination_port(*destination_port);
-  const auto reply = client_.why(request);
-  if (!reply) return fail(reply.error());
-  io_.out << (for_people() ? view(*reply, view_options()) : machine_text(why_document(*reply)));
-  return kExitOk;
-}
-
-int Session::version() {
-  const auto reply = client_.version();
-  if (!reply) {
-    if (for_people()) io_.out << "lbctl  " << LB_VERSION << '\n';
-    return fail(reply.error());
-  }
-  io_.out << text(*reply);
-  const std::string difference = compare_versions(LB_VERSION, reply->version());
-  if (!difference.empty()) io_.err << "lbctl: " << difference << '\n';
-  return kExitOk;
-}
 
 // A check that leaves the help text alone; the option's description says what is allowed.
 CLI::Validator silent(CLI::Validator validator) {
@@ -280,7 +22,16 @@ class CommandLine {
 
  private:
   using Action = int (*)(Session&);
-  CLI::App& verb(const std::string& name, const std::string& description, const std::string& example, Action action);
+  CLI::App& verb(const std::string& name, const std::string& description, const std::string& example, Action action) {
+    return verb(app_, name, description, example, action);
+  }
+  CLI::App& verb(CLI::App& parent, const std::string& name, const std::string& description, const std::string& example,
+                 Action action);
+  CLI::App& verbs(const std::string& name, const std::string& description);
+  void add_config_verbs();
+  void add_edit_verbs();
+  void add_view_verbs();
+  void add_drain_verbs();
   void add_watch(CLI::App& app) {
     app.add_option("--watch", options_.watch_s, "repeat every SECONDS (1 if not given)")
         ->expected(0, 1)
@@ -291,15 +42,31 @@ class CommandLine {
   void add_file(CLI::App& app) {
     app.add_option("-f,--file", options_.file, "configuration file; - reads standard input")->required()->type_name("FILE");
   }
+  void add_fence(CLI::App& app) {
+    app.add_option("--if-generation", options_.if_generation,
+                   "only if no configuration came into force after this generation, as 1.9")
+        ->type_name("GENERATION");
+  }
+  void add_force(CLI::App& app) {
+    app.add_flag("--force", options_.force, "also if more than 10 % of the VIPs or of the targets would go");
+  }
 
   Options options_;
   Action action_ = nullptr;
   CLI::App app_{"Shows and changes what the load balancer does, through lb-cp.", "lbctl"};
 };
 
-CLI::App& CommandLine::verb(const std::string& name, const std::string& description, const std::string& example,
-                            Action action) {
+// A verb of verbs: `target add`.
+CLI::App& CommandLine::verbs(const std::string& name, const std::string& description) {
   CLI::App* app = app_.add_subcommand(name, description);
+  app->require_subcommand(1);
+  app->fallthrough();
+  return *app;
+}
+
+CLI::App& CommandLine::verb(CLI::App& parent, const std::string& name, const std::string& description,
+                            const std::string& example, Action action) {
+  CLI::App* app = parent.add_subcommand(name, description);
   app->footer("Example:\n  " + example);
   app->fallthrough();
   app->callback([this, action] { action_ = action; });
@@ -322,10 +89,74 @@ CommandLine::CommandLine() {
       ->default_str("5")
       ->check(silent(CLI::Range(0.01, 3600.0)));
 
-  add_file(verb("apply", "Put a configuration in force: all of it, or on any error nothing", "lbctl apply -f lb.yaml",
-                [](Session& session) { return session.apply(); }));
+  add_config_verbs();
+  add_edit_verbs();
+  add_view_verbs();
+  add_drain_verbs();
+}
+
+void CommandLine::add_config_verbs() {
+  CLI::App& apply = verb("apply", "Put a configuration in force: all of it, or on any error nothing",
+                         "lbctl apply -f lb.yaml", [](Session& session) { return session.apply(); });
+  add_file(apply);
+  add_force(apply);
+  add_fence(apply);
   add_file(verb("diff", "Show what apply would change; exit code 2 if there is anything", "lbctl diff -f lb.yaml",
                 [](Session& session) { return session.diff(); }));
+  add_watch(verb("history", "List the last 10 configurations that were applied; * is in force", "lbctl history",
+                 [](Session& session) { return session.history(); }));
+  CLI::App& rollback = verb("rollback", "Put an earlier configuration in force again", "lbctl rollback 12",
+                            [](Session& session) { return session.rollback(); });
+  rollback.add_option("NUMBER", options_.number, "its number in lbctl history")->required();
+  add_force(rollback);
+  add_fence(rollback);
+  verb("export", "Print the configuration in force as it was applied", "lbctl export > lb.yaml", [](Session& session) {
+    return session.export_config();
+  }).add_option("NUMBER", options_.number, "an earlier one, by its number in lbctl history");
+}
+
+void CommandLine::add_edit_verbs() {
+  const auto add_target = [this](CLI::App& app) {
+    app.add_option("GROUP", options_.target_group, "the target group's name")->required();
+    app.add_option("TARGET", options_.target, "ADDRESS:PORT, [ADDRESS]:PORT for IPv6")->required();
+    add_fence(app);
+  };
+  const auto add_weight = [this](CLI::App& app) {
+    return app.add_option("--weight", options_.weight, "0-65535; 0: no new flows")->type_name("WEIGHT");
+  };
+  CLI::App& target = verbs("target", "Change one target of the configuration in force");
+  CLI::App& added = verb(target, "add", "Add a target to a target group", "lbctl target add blue 10.77.2.9:80 --weight 2",
+                         [](Session& session) { return session.edit_target(EditAction::add); });
+  add_target(added);
+  add_weight(added);
+  CLI::App& set = verb(target, "set", "Give a target another weight", "lbctl target set blue 10.77.2.9:80 --weight 5",
+                       [](Session& session) { return session.edit_target(EditAction::set); });
+  add_target(set);
+  add_weight(set)->required();
+  add_target(verb(target, "remove", "Take a target out; its flows have the deregistration delay",
+                  "lbctl target remove blue 10.77.2.9:80",
+                  [](Session& session) { return session.edit_target(EditAction::remove); }));
+
+  CLI::App& listener = verbs("listener", "Add a listener to the configuration in force, or remove one");
+  CLI::App& listen = verb(listener, "add", "Add a listener to a VIP",
+                          "lbctl listener add web-443 --vip web --protocol TCP --port 443 --target-groups blue:9,green:1",
+                          [](Session& session) { return session.edit_listener(EditAction::add); });
+  listen.add_option("NAME", options_.name, "its name")->required();
+  listen.add_option("--vip", options_.vip, "the VIP's name")->required()->type_name("NAME");
+  listen.add_option("--protocol", options_.protocol, "TCP, UDP or TCP_UDP")->required()->type_name("PROTOCOL");
+  listen.add_option("--port", options_.port, "N, N-M or any")->required()->type_name("PORT");
+  listen.add_option("--target-groups", options_.target_groups, "NAME or NAME:WEIGHT, several with commas")
+      ->required()
+      ->type_name("GROUPS");
+  add_fence(listen);
+  CLI::App& unlisten =
+      verb(listener, "remove", "Take a listener out; its flows have the deregistration delay",
+           "lbctl listener remove web-443", [](Session& session) { return session.edit_listener(EditAction::remove); });
+  unlisten.add_option("NAME", options_.name, "its name")->required();
+  add_fence(unlisten);
+}
+
+void CommandLine::add_view_verbs() {
   CLI::App& get = verb("get", "List objects with their state and counters", "lbctl get targets blue --watch",
                        [](Session& session) { return session.get(); });
   get.add_option("KIND", options_.what, "vips, listeners, target-groups, targets or workers")
@@ -339,16 +170,6 @@ CommandLine::CommandLine() {
       ->required()
       ->check(silent(CLI::IsMember({"vip", "listener", "target-group", "target"})));
   describe.add_option("NAME", options_.name, "its name; for a target ADDRESS:PORT")->required();
-  const auto add_target = [this](CLI::App& app) {
-    app.add_option("TARGET", options_.name, "ADDRESS:PORT, [ADDRESS]:PORT for IPv6")->required();
-    app.add_option("--group,--target-group", options_.target_group,
-                   "only in this target group (default: in every one that has it)")
-        ->type_name("NAME");
-  };
-  add_target(verb("drain", "Give a target no new flows; those it has stay until the deregistration delay ends",
-                  "lbctl drain 10.77.2.2:80 --group blue", [](Session& session) { return session.drain(true); }));
-  add_target(verb("undrain", "Let a drained target take new flows again", "lbctl undrain 10.77.2.2:80",
-                  [](Session& session) { return session.drain(false); }));
   add_watch(verb("drops", "Show how many packets were dropped, by reason (-o wide: all reasons)", "lbctl drops --watch 2",
                  [](Session& session) { return session.drops(); }));
   verb("why", "Show where a flow would go, and why", "lbctl why tcp 10.77.1.2 40000 192.0.2.10 80",
@@ -359,6 +180,19 @@ CommandLine::CommandLine() {
       ->type_name("");
   verb("version", "Show the versions of lbctl and lb-cp, and whether lb-dp is connected", "lbctl version",
        [](Session& session) { return session.version(); });
+}
+
+void CommandLine::add_drain_verbs() {
+  const auto add_target = [this](CLI::App& app) {
+    app.add_option("TARGET", options_.name, "ADDRESS:PORT, [ADDRESS]:PORT for IPv6")->required();
+    app.add_option("--group,--target-group", options_.target_group,
+                   "only in this target group (default: in every one that has it)")
+        ->type_name("NAME");
+  };
+  add_target(verb("drain", "Give a target no new flows; those it has stay until the deregistration delay ends",
+                  "lbctl drain 10.77.2.2:80 --group blue", [](Session& session) { return session.drain(true); }));
+  add_target(verb("undrain", "Let a drained target take new flows again", "lbctl undrain 10.77.2.2:80",
+                  [](Session& session) { return session.drain(false); }));
 }
 
 int CommandLine::run(const std::vector<std::string>& arguments, const Io& io) {

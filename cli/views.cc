@@ -399,6 +399,18 @@ std::string view(const api::VersionReply& reply, const ViewOptions& options) {
   return facts.text(options.colours);
 }
 
+std::string view(const api::HistoryReply& reply, const ViewOptions& options) {
+  Table table(
+      {{"NUMBER", true}, {"APPLIED"}, {"GENERATION"}, {"CHANGES", true}, {"CAUSE", false, true}, {"FILE", false, true}});
+  for (const api::HistoryRow& row : reply.configurations()) {
+    table.add(
+        {Cell(std::to_string(row.number()) + (row.in_force() ? " *" : "  "), row.in_force() ? Colour::good : Colour::none),
+         utc_time(row.unix_ms()), generation(row.epoch(), row.generation()), std::to_string(row.changes()), row.cause(),
+         row.file()});
+  }
+  return finish(table, options, "no configuration was applied yet");
+}
+
 std::string view_changes(const api::ApplyReply& reply, const ViewOptions& options) {
   return changes_text(reply, options);
 }

@@ -4,21 +4,7 @@
 #include <cstdint>
 #include <string>
 
-namespace lb::api {
-class ApplyReply;
-class DescribeReply;
-class DiffReply;
-class DrainReply;
-class DropList;
-class ListenerList;
-class TargetGroupList;
-class TargetList;
-class VersionReply;
-class VipList;
-class WhyReply;
-class WhyRequest;
-class WorkerList;
-}  // namespace lb::api
+#include "cli/messages.h"
 
 namespace lb::cli {
 
@@ -38,6 +24,7 @@ std::string view(const api::DrainReply& reply, const ViewOptions& options);
 std::string view(const api::DescribeReply& reply, const ViewOptions& options);
 std::string view(const api::WhyReply& reply, const ViewOptions& options);
 std::string view(const api::VersionReply& reply, const ViewOptions& options);
+std::string view(const api::HistoryReply& reply, const ViewOptions& options);
 // One line per change: "+ vip web", "- listener old", "~ target blue 10.77.2.2:80  weight: 1 → 5"; the first 100 unless
 // wide.
 std::string view_changes(const api::ApplyReply& reply, const ViewOptions& options);

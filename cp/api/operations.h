@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cp/explain/why.h"
+#include "cp/model/edit.h"
 #include "cp/model/live.h"
 
 namespace lb::cp {
@@ -21,13 +22,34 @@ struct ApplyOutcome {
   abi::Generation generation;
   bool active = false;
   std::string note;
+  std::string refused;  // not empty: nothing was changed, because of ApplyOptions
+};
+
+// Of everything that changes the configuration.
+struct ApplyOptions {
+  std::chrono::milliseconds timeout{0};  // how long to wait for the workers
+  bool force = false;                    // also where more than 10 % of the VIPs or targets would go (cp/config/removal.h)
+  std::optional<abi::Generation> if_generation;  // refuse if a configuration came into force after this generation
+};
+
+struct ConfigText {
+  ConfigRecord record;
+  std::string text;  // as it was applied
 };
 
 class Operations {
  public:
   virtual ~Operations() = default;
-  // Parses, validates, stores, compiles and publishes; waits up to `timeout` for the workers.
-  virtual ApplyOutcome apply(const std::string& text, const std::string& file, std::chrono::milliseconds timeout) = 0;
+  // Parses, validates, stores, compiles and publishes; waits for the workers.
+  virtual ApplyOutcome apply(const std::string& text, const std::string& file, const ApplyOptions& options) = 0;
+  // One change of the configuration in force, then as apply. Whatever else changes it meanwhile is kept.
+  virtual ApplyOutcome edit(const Edit& change, const ApplyOptions& options) = 0;
+  // The last configurations, newest first; the first one is in force.
+  virtual std::vector<ConfigRecord> history() = 0;
+  // One of them. number 0: the one in force. Error: there is no such number, or its file is broken.
+  virtual tl::expected<ConfigText, std::string> config_text(std::uint64_t number) = 0;
+  // As apply, with an earlier configuration. Error: as config_text.
+  virtual tl::expected<ApplyOutcome, std::string> rollback(std::uint64_t number, const ApplyOptions& options) = 0;
   // As apply, but changes nothing.
   virtual ApplyOutcome diff(const std::string& text, const std::string& file) = 0;
   virtual std::shared_ptr<const LiveState> live() = 0;

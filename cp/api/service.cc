@@ -11,7 +11,9 @@
 #include <string>
 #include <utility>
 
+#include "cp/api/config_calls.h"
 #include "cp/api/flow_question.h"
+#include "cp/api/refusals.h"
 #include "cp/api/rows.h"
 #include "cp/explain/counters.h"
 #include "cp/explain/why.h"
@@ -27,22 +29,11 @@ using grpc::Status;
 using grpc::StatusCode;
 using std::chrono::milliseconds;
 
-constexpr std::uint32_t kDefaultApplyTimeoutMs = 5'000;
-constexpr std::uint32_t kMaxApplyTimeoutMs = 3'600'000;
-constexpr milliseconds kReplyTime{200};  // before the client's deadline: an outcome told late is an outcome lost
 constexpr int kMaxDescribedEvents = 50;
 constexpr std::size_t kMaxListedNames = 10;
 
 std::int64_t now_unix_ms() {
   return std::chrono::duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-Status invalid(const std::string& field, const std::string& text) {
-  return {StatusCode::INVALID_ARGUMENT, field + ": " + text};
-}
-
-std::string quoted(const std::string& text) {
-  return "`" + to_utf8(text) + "`";
 }
 
 // "no target group `bleu`; there are: blue, green"
@@ -82,13 +73,6 @@ Status check_client(const ServerContext& context) {
                                                : server + ", is older than " + client + ": upgrade lb-cp"};
 }
 
-template <typename Reply>
-void fill_outcome(Reply& reply, const ApplyOutcome& outcome) {
-  for (const Violation& violation : outcome.violations) fill(*reply.add_violations(), violation);
-  for (const Violation& warning : outcome.warnings) fill(*reply.add_warnings(), warning);
-  for (const Change& change : outcome.changes) fill(*reply.add_changes(), change);
-}
-
 class Service final : public api::LoadBalancer::Service {
  public:
   explicit Service(Operations& operations) : operations_(operations) {}
@@ -107,13 +91,22 @@ class Service final : public api::LoadBalancer::Service {
   }
 
   Status Apply(ServerContext* context, const api::ApplyRequest* request, api::ApplyReply* reply) override {
-    return guarded(*context, [&] { return apply(*context, *request, *reply); });
+    return guarded(*context, [&] { return apply_config(operations_, *context, *request, *reply); });
   }
   Status Diff(ServerContext* context, const api::DiffRequest* request, api::DiffReply* reply) override {
-    return guarded(*context, [&] {
-      fill_outcome(*reply, operations_.diff(request->text(), request->file()));
-      return Status::OK;
-    });
+    return guarded(*context, [&] { return diff_config(operations_, *request, *reply); });
+  }
+  Status Edit(ServerContext* context, const api::EditRequest* request, api::ApplyReply* reply) override {
+    return guarded(*context, [&] { return edit_config(operations_, *context, *request, *reply); });
+  }
+  Status History(ServerContext* context, const api::HistoryRequest*, api::HistoryReply* reply) override {
+    return guarded(*context, [&] { return list_history(operations_, *reply); });
+  }
+  Status Rollback(ServerContext* context, const api::RollbackRequest* request, api::ApplyReply* reply) override {
+    return guarded(*context, [&] { return roll_back(operations_, *context, *request, *reply); });
+  }
+  Status Export(ServerContext* context, const api::ExportRequest* request, api::ExportReply* reply) override {
+    return guarded(*context, [&] { return export_config(operations_, *request, *reply); });
   }
   Status ListVips(ServerContext* context, const api::ListRequest* request, api::VipList* reply) override {
     return guarded(*context, [&] { return list_vips(*request, *reply); });
@@ -170,23 +163,6 @@ class Service final : public api::LoadBalancer::Service {
     } catch (const std::exception& error) {
       return {StatusCode::INTERNAL, to_utf8(std::string("lb-cp failed: ") + error.what())};
     }
-  }
-
-  Status apply(const ServerContext& context, const api::ApplyRequest& request, api::ApplyReply& reply) {
-    if (request.timeout_ms() > kMaxApplyTimeoutMs) {
-      return invalid("timeout_ms", std::to_string(request.timeout_ms()) + " is above " + std::to_string(kMaxApplyTimeoutMs));
-    }
-    milliseconds timeout(request.timeout_ms() == 0 ? kDefaultApplyTimeoutMs : request.timeout_ms());
-    const auto left =
-        std::chrono::duration_cast<milliseconds>(context.deadline() - std::chrono::system_clock::now()) - kReplyTime;
-    timeout = std::max(std::min(timeout, left), milliseconds(0));
-    const ApplyOutcome outcome = operations_.apply(request.text(), request.file(), timeout);
-    fill_outcome(reply, outcome);
-    reply.set_epoch(outcome.generation.epoch);
-    reply.set_generation(outcome.generation.n);
-    reply.set_active(outcome.active);
-    reply.set_note(to_utf8(outcome.note));
-    return Status::OK;
   }
 
   Status list_vips(const api::ListRequest& request, api::VipList& reply) {

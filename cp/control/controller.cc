@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "cp/config/diff.h"
+#include "cp/config/edit.h"
 #include "cp/config/load.h"
 #include "cp/config/render.h"
 #include "cp/control/loop.h"
@@ -46,23 +47,67 @@ MetricsInput Controller::metrics() {
   return loop_->call([this] { return loop_->metrics(); });
 }
 
-ApplyOutcome Controller::apply(const std::string& text, const std::string& file, std::chrono::milliseconds timeout) {
-  LoadResult loaded = load(text, file);
+ApplyOutcome Controller::apply(const std::string& text, const std::string& file, const ApplyOptions& options) {
+  return apply_text(text, {.file = file, .cause = "apply", .options = options});
+}
+
+ApplyOutcome Controller::apply_text(const std::string& text, const Applying& how) {
+  LoadResult loaded = load(text, how.file);
   ApplyOutcome outcome{.violations = std::move(loaded.violations), .warnings = std::move(loaded.warnings)};
   if (!loaded.config) return outcome;
-  Loop::Applied applied = loop_->call([&] { return loop_->apply(*loaded.config, text, file); });
+  Loop::Applied applied = loop_->call([&] { return loop_->apply(*loaded.config, text, how); });
+  outcome.refused = std::move(applied.refused);
   outcome.violations = std::move(applied.violations);
   outcome.changes = std::move(applied.changes);
   outcome.generation = applied.generation;
   if (!applied.waiter) return outcome;
   auto done = applied.waiter->done.get_future();
-  if (done.wait_for(timeout) == std::future_status::ready) {
+  if (done.wait_for(how.options.timeout) == std::future_status::ready) {
     outcome.note = done.get();
     outcome.active = outcome.note.empty();
   } else {
     outcome.note = loop_->call([&] { return loop_->give_up(applied.waiter); });
   }
   return outcome;
+}
+
+ApplyOutcome Controller::edit(const Edit& change, const ApplyOptions& options) {
+  constexpr int kAttempts = 10;
+  Applying how{.file = describe(change), .cause = describe(change), .options = options};
+  how.options.force = true;  // what goes is what the operator has named
+  for (int attempt = 1;; ++attempt) {
+    const auto [config, number] = loop_->call([this] { return loop_->current_config(); });
+    auto edited = cp::edit(config, change);
+    if (!edited) {
+      ApplyOutcome outcome;
+      edited.error().file = how.file;
+      outcome.violations.push_back(std::move(edited.error()));
+      return outcome;
+    }
+    // Who changes the configuration between these lines is not to be undone: look at it again.
+    how.if_number = attempt < kAttempts ? std::optional(number) : std::nullopt;
+    ApplyOutcome outcome = apply_text(cp::render(*edited), how);
+    if (outcome.refused == kOvertaken) continue;
+    for (auto* remarks : {&outcome.violations, &outcome.warnings}) {
+      for (Violation& remark : *remarks) remark.line = 0;  // nobody has seen the file
+    }
+    return outcome;
+  }
+}
+
+std::vector<ConfigRecord> Controller::history() {
+  return loop_->call([this] { return loop_->history(); });
+}
+
+tl::expected<ConfigText, std::string> Controller::config_text(std::uint64_t number) {
+  return loop_->call([&] { return loop_->config_text(number); }).get();
+}
+
+tl::expected<ApplyOutcome, std::string> Controller::rollback(std::uint64_t number, const ApplyOptions& options) {
+  auto entry = config_text(number);
+  if (!entry) return tl::unexpected(entry.error());
+  return apply_text(entry->text,
+                    {.file = entry->record.file, .cause = "rollback to " + std::to_string(number), .options = options});
 }
 
 ApplyOutcome Controller::diff(const std::string& text, const std::string& file) {

@@ -43,7 +43,11 @@ class Controller final : public Operations {
   // For one scrape. Any thread.
   MetricsInput metrics();
 
-  ApplyOutcome apply(const std::string& text, const std::string& file, std::chrono::milliseconds timeout) override;
+  ApplyOutcome apply(const std::string& text, const std::string& file, const ApplyOptions& options) override;
+  ApplyOutcome edit(const Edit& change, const ApplyOptions& options) override;
+  std::vector<ConfigRecord> history() override;
+  tl::expected<ConfigText, std::string> config_text(std::uint64_t number) override;
+  tl::expected<ApplyOutcome, std::string> rollback(std::uint64_t number, const ApplyOptions& options) override;
   ApplyOutcome diff(const std::string& text, const std::string& file) override;
   std::shared_ptr<const LiveState> live() override;
   tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
@@ -53,6 +57,8 @@ class Controller final : public Operations {
 
  private:
   class Loop;
+  struct Applying;
+  ApplyOutcome apply_text(const std::string& text, const Applying& how);
   explicit Controller(std::unique_ptr<Loop> loop);
   std::unique_ptr<Loop> loop_;
 };

@@ -33,7 +33,10 @@ std::int64_t unix_ms_now() {
 }
 
 Controller::Loop::Loop(ControllerOptions options, StateFile store, std::unique_ptr<RouteMirror> mirror)
-    : options_(std::move(options)), store_(std::move(store)), mirror_(std::move(mirror)) {}
+    : options_(std::move(options)),
+      store_(std::move(store)),
+      mirror_(std::move(mirror)),
+      history_folder_(options_.state_directory) {}
 
 Controller::Loop::~Loop() {
   stop();
@@ -69,10 +72,14 @@ tl::expected<void, std::string> Controller::Loop::begin() {
   if (loaded.state) roster_.restore(std::move(loaded.state->roster));
   for (const ListenerRecord& listener : roster_.listeners()) counter_owners_[listener.counter_index] = listener.config.name;
   if (auto applied = roster_.apply(config, unix_ms_now()); !applied) return tl::unexpected(applied.error());
-  config_text_ = text;
-  config_file_ = file;
   ++latest_.epoch;
   latest_.n = 0;
+  open_history(loaded.state ? &*loaded.state : nullptr);
+  if (!text.empty() && text != config_text_) {
+    const Config before = load(config_text_, "").config.value_or(Config());
+    take_config(text, {.file = file, .cause = "start"}, cp::diff(before, config).size());
+    keep_in_history();
+  }
   if (auto saved = store_.save(encode_state(saved_state())); !saved) return tl::unexpected("state: " + saved.error());
   return {};
 }
@@ -237,7 +244,7 @@ void Controller::Loop::answer_waiters(abi::Generation generation, const std::str
 // ---- the state on disk ----
 
 SavedState Controller::Loop::saved_state() const {
-  return {config_text_, config_file_, latest_.epoch, roster_.memory()};
+  return {config_text_, config_file_, latest_.epoch, roster_.memory(), record_};
 }
 
 void Controller::Loop::store_soon() {
@@ -269,9 +276,11 @@ void Controller::Loop::stored(const tl::expected<void, std::string>& result, Pub
 
 // ---- operations ----
 
-Controller::Loop::Applied Controller::Loop::apply(const Config& config, const std::string& text, const std::string& file) {
+Controller::Loop::Applied Controller::Loop::apply(const Config& config, const std::string& text, const Applying& how) {
   Applied applied;
   applied.changes = cp::diff(roster_.config(), config);
+  applied.refused = refusal(applied.changes, how);
+  if (!applied.refused.empty()) return applied;
   if (!applied.changes.empty() || config != roster_.config()) {
     // Nothing is kept of a configuration that cannot be compiled: try before it counts. Tables are built while the kernel is
     // asked for the ways to new targets.
@@ -286,19 +295,22 @@ Controller::Loop::Applied Controller::Loop::apply(const Config& config, const st
     }
     if (!possible) {
       look_up_all(roster_.config(), roster_);
-      applied.violations.push_back({file, 0, "", possible.error()});
+      applied.violations.push_back({how.file, 0, "", possible.error()});
       return applied;
     }
     roster_ = std::move(trial);
-    config_text_ = text;
-    config_file_ = file;
+    take_config(text, how, applied.changes.size());
     store_now(Publishing::waits);
+    keep_in_history();
     follow_members();
     take_paths();
     start_new_listeners();
     probes_due_ = true;
-    event({unix_ms_now(), "config", "", "applied", "", file + ": " + std::to_string(applied.changes.size()) + " changes"});
     commit(true);
+  } else if (text != config_text_) {  // other comments or another order: no new generation, but what export gives back
+    take_config(text, how, 0);
+    store_now(Publishing::goes_on);
+    keep_in_history();
   }
   applied.generation = latest_;
   applied.waiter = std::make_shared<Waiter>();
@@ -331,25 +343,6 @@ tl::expected<std::vector<TargetKey>, std::string> Controller::Loop::drain(const 
   commit();
   asio::post(io_, [this] { store_now(Publishing::goes_on); });  // behind the generation, which is on its way by then
   return touched;
-}
-
-void Controller::Loop::reload() {
-  if (options_.config_file.empty()) {
-    spdlog::warn("SIGHUP: there is no configuration file to read; use lbctl apply");
-    return;
-  }
-  std::ifstream stream(options_.config_file);
-  std::ostringstream text;
-  if (stream) text << stream.rdbuf();
-  LoadResult result = load(text.str(), options_.config_file);
-  if (!stream) result.violations.push_back({options_.config_file, 0, "", "cannot be read"});
-  for (const Violation& warning : result.warnings)
-    spdlog::warn("{}:{}: {}: {}", warning.file, warning.line, warning.field, warning.text);
-  if (result.violations.empty()) result.violations = apply(*result.config, text.str(), options_.config_file).violations;
-  if (result.violations.empty()) return;
-  spdlog::error("SIGHUP: nothing was changed\n{}", to_text(result.violations));
-  event({unix_ms_now(), "config", "", "refused", "",
-         options_.config_file + ": " + std::to_string(result.violations.size()) + " violations"});
 }
 
 }  // namespace lb::cp

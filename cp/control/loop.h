@@ -24,6 +24,7 @@
 
 #include "cp/control/controller.h"
 #include "cp/control/health_book.h"
+#include "cp/control/history.h"
 #include "cp/control/slot_shares.h"
 #include "cp/control/state_file.h"
 #include "cp/health/prober.h"
@@ -35,6 +36,15 @@
 #include "dp/lb/snapshot.h"
 
 namespace lb::cp {
+
+// Where a change of configuration comes from, and on which terms.
+struct Controller::Applying {
+  std::string file;   // for messages
+  std::string cause;  // for the history: "apply", "SIGHUP", …
+  ApplyOptions options;
+  std::optional<std::uint64_t> if_number;  // refuse as kOvertaken if another configuration is in force
+};
+inline constexpr std::string_view kOvertaken = "the configuration has changed meanwhile";
 
 class Controller::Loop {
  public:
@@ -68,8 +78,12 @@ class Controller::Loop {
     std::vector<Change> changes;
     abi::Generation generation;
     std::shared_ptr<Waiter> waiter;
+    std::string refused;  // not empty: nothing was changed
   };
-  Applied apply(const Config& config, const std::string& text, const std::string& file);
+  Applied apply(const Config& config, const std::string& text, const Applying& how);
+  std::pair<Config, std::uint64_t> current_config() const { return {roster_.config(), record_.number}; }
+  std::vector<ConfigRecord> history() const { return {history_.rbegin(), history_.rend()}; }
+  std::future<tl::expected<ConfigText, std::string>> config_text(std::uint64_t number);
   std::vector<Change> diff(const Config& config) const;
   tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
                                                           const std::optional<std::string>& group, bool drain);
@@ -97,6 +111,12 @@ class Controller::Loop {
   void answer_waiters(abi::Generation generation, const std::string& why);
   bool paths_ready() const;
   std::optional<std::uint64_t> flows_of(std::uint32_t id) const { return stats_.target_flows(id); }
+
+  // loop_config.cc: which configuration, and which ones before
+  void open_history(const SavedState* state);
+  [[nodiscard]] std::string refusal(const std::vector<Change>& changes, const Applying& how) const;
+  void take_config(const std::string& text, const Applying& how, std::size_t changes);
+  void keep_in_history();
 
   // loop_io.cc: network, lb-dp
   void watch_network();
@@ -135,6 +155,10 @@ class Controller::Loop {
   StatsReader stats_;
   std::string config_text_;
   std::string config_file_;
+  ConfigRecord record_;               // of the configuration in force; number 0: there is none
+  std::deque<ConfigRecord> history_;  // oldest first, at most kMaxHistory; the last one is record_
+  const HistoryFolder history_folder_;
+  std::string history_error_;
   std::map<abi::IpAddress, Path> paths_;
   std::uint64_t followed_ = 0;                           // Roster::membership() that the mirror and the probes know
   std::deque<Event> events_;                             // newest first

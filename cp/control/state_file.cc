@@ -5,12 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <utility>
+
+#include "cp/control/durable.h"
 
 namespace lb::cp {
 namespace {
@@ -22,31 +23,6 @@ constexpr const char* kBeforeNew = "state.json.1.new";
 
 tl::unexpected<std::string> fail(const std::string& what) {
   return tl::unexpected(what + ": " + std::strerror(errno));
-}
-
-// nullopt: there is no such file (errno ENOENT) or it cannot be read.
-std::optional<std::string> read_all(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return std::nullopt;
-  std::string bytes;
-  std::array<char, 65536> buffer{};
-  ssize_t n = 0;
-  while ((n = read(fd, buffer.data(), buffer.size())) > 0) bytes.append(buffer.data(), static_cast<std::size_t>(n));
-  const int error = errno;
-  close(fd);
-  errno = error;
-  if (n < 0) return std::nullopt;
-  return bytes;
-}
-
-bool write_all(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
-    bytes.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return true;
 }
 
 }  // namespace
@@ -88,7 +64,7 @@ StateFile::Loaded StateFile::load() {
   Loaded loaded;
   for (const char* name : {kName, kBefore}) {
     const std::string file = path(name);
-    const auto bytes = read_all(file);
+    const auto bytes = read_file(file);
     if (!bytes) {
       if (errno != ENOENT) loaded.errors.push_back("state file " + file + " cannot be read: " + std::strerror(errno));
       continue;
@@ -107,13 +83,7 @@ StateFile::Loaded StateFile::load() {
 
 tl::expected<void, std::string> StateFile::save(const std::string& encoded) const {
   const std::string fresh = path(kNew);
-  const int fd = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return fail(fresh);
-  const bool written = write_all(fd, encoded) && fsync(fd) == 0;
-  const int error = errno;
-  close(fd);
-  errno = error;
-  if (!written) return fail(fresh);
+  if (auto written = write_synced(fresh, encoded); !written) return written;
   // The present one is kept under its second name before the new one takes its place: there is always a whole one.
   unlink(path(kBeforeNew).c_str());
   if (link(path(kName).c_str(), path(kBeforeNew).c_str()) == 0) {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,11 +24,16 @@ struct SavedState {
   std::string config_file;  // its name, for messages
   std::uint64_t epoch = 0;  // of the last lb-cp that ran
   RosterMemory roster;
+  ConfigRecord record;  // of the configuration in force
 };
 
 // The bytes of a state file, and back. The error says what is wrong: "cut short", "checksum", "body: …".
 std::string encode_state(const SavedState& state);
 tl::expected<SavedState, std::string> decode_state(std::string_view bytes);
+
+// For the history as well.
+nlohmann::json to_json(const ConfigRecord& record);
+ConfigRecord record_of(const nlohmann::json& json);  // throws what nlohmann's parser throws
 
 class StateFile {
  public:

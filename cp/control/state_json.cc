@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "cp/control/durable.h"
 #include "cp/control/state_file.h"
 
 namespace lb::cp {
@@ -17,15 +18,6 @@ constexpr std::string_view kHead = R"({"lb_state":1,"checksum":")";
 constexpr std::string_view kMiddle = R"(","body":)";
 constexpr std::string_view kTail = "}\n";
 constexpr std::size_t kChecksumLetters = 16;
-
-// FNV-1a, 64 bits: finds torn and flipped bytes, keeps nobody out.
-std::string checksum(std::string_view bytes) {
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
-  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  std::array<char, kChecksumLetters + 1> text{};
-  std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(hash));
-  return {text.data(), kChecksumLetters};
-}
 
 template <typename T>
 void read(const Json& json, const char* name, T& value) {
@@ -263,6 +255,7 @@ SavedState state_of(const Json& body) {
   read(body, "config_text", state.config_text);
   read(body, "config_file", state.config_file);
   read(body, "epoch", state.epoch);
+  if (const auto record = body.find("config_record"); record != body.end()) state.record = record_of(*record);
   for (const Json& group : body.at("groups")) state.roster.groups.push_back(group_of(group));
   for (const Json& listener : body.at("listeners")) state.roster.listeners.push_back(listener_of(listener));
   read(body, "leaving_ids", state.roster.leaving_ids);
@@ -271,6 +264,24 @@ SavedState state_of(const Json& body) {
 }
 
 }  // namespace
+
+nlohmann::json to_json(const ConfigRecord& record) {
+  return {{"number", record.number},           {"unix_ms", record.unix_ms}, {"epoch", record.generation.epoch},
+          {"generation", record.generation.n}, {"cause", record.cause},     {"file", record.file},
+          {"changes", record.changes}};
+}
+
+ConfigRecord record_of(const nlohmann::json& json) {
+  ConfigRecord record;
+  read(json, "number", record.number);
+  read(json, "unix_ms", record.unix_ms);
+  read(json, "epoch", record.generation.epoch);
+  read(json, "generation", record.generation.n);
+  read(json, "cause", record.cause);
+  read(json, "file", record.file);
+  read(json, "changes", record.changes);
+  return record;
+}
 
 std::string encode_state(const SavedState& state) {
   std::size_t targets = 0;
@@ -281,9 +292,10 @@ std::string encode_state(const SavedState& state) {
   file.append(kHead).append(kChecksumLetters, '0').append(kMiddle);
   const std::size_t begin = file.size();
   file += Json{{"epoch", state.epoch},
+               {"config_record", to_json(state.record)},
                {"leaving_ids", state.roster.leaving_ids},
                {"leaving_counter_pairs", state.roster.leaving_counter_pairs}}
-              .dump();
+              .dump(-1, ' ', false, Json::error_handler_t::replace);
   file.back() = ',';  // the object goes on
   append(file += "\"config_file\":", state.config_file);
   append(file += ",\"config_text\":", state.config_text);

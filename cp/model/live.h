@@ -71,6 +71,17 @@ struct LiveState {
   std::deque<Event> events;  // newest first, at most 1,000
 };
 
+// A configuration that was in force once, or is.
+struct ConfigRecord {
+  std::uint64_t number = 0;  // from 1, one more for each; 0: there is none
+  std::int64_t unix_ms = 0;
+  abi::Generation generation;  // the first one that followed from it
+  std::string cause;           // "apply", "SIGHUP", "start", "rollback to 3", "target add …"
+  std::string file;            // its name, for messages
+  std::uint64_t changes = 0;   // against the one before it
+  bool operator==(const ConfigRecord&) const = default;
+};
+
 // One violation of a configuration file.
 struct Violation {
   std::string file;

@@ -257,7 +257,7 @@ punt: {{tap: none}}
             self.start_cp()
             wait_until("lb-cp to meet lb-dp", lambda: len(self.workers()) == 1, 30)
             cpu, ours, start = self.cpu(), resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-            self.lbctl("apply", "-f", FOLDER / "lb.yaml")
+            self.lbctl("apply", "--force", "-f", FOLDER / "lb.yaml")
             walls.append(time.monotonic() - start)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpus.append(self.cpu() - cpu + after.ru_utime + after.ru_stime - ours.ru_utime - ours.ru_stime)

@@ -80,12 +80,30 @@ inline LiveState example_state() {
 
 class FakeOperations : public Operations {
  public:
-  ApplyOutcome apply(const std::string& text, const std::string& file, std::chrono::milliseconds timeout) override {
+  ApplyOutcome apply(const std::string& text, const std::string& file, const ApplyOptions& options) override {
     const std::lock_guard lock(mutex);
     applied_text = text;
     applied_file = file;
-    applied_timeout = timeout;
+    applied_options = options;
     return outcome;
+  }
+  ApplyOutcome edit(const Edit& change, const ApplyOptions& options) override {
+    const std::lock_guard lock(mutex);
+    edited = change;
+    applied_options = options;
+    return outcome;
+  }
+  std::vector<ConfigRecord> history() override { return records; }
+  tl::expected<ConfigText, std::string> config_text(std::uint64_t number) override {
+    for (const ConfigRecord& record : records) {
+      if (number == 0 || record.number == number) return ConfigText{record, "text " + std::to_string(record.number) + "\n"};
+    }
+    return tl::unexpected("no configuration " + std::to_string(number));
+  }
+  tl::expected<ApplyOutcome, std::string> rollback(std::uint64_t number, const ApplyOptions& options) override {
+    const auto text = config_text(number);
+    if (!text) return tl::unexpected(text.error());
+    return apply(text->text, text->record.file, options);
   }
   ApplyOutcome diff(const std::string& text, const std::string& file) override {
     const std::lock_guard lock(mutex);
@@ -131,7 +149,15 @@ class FakeOperations : public Operations {
   bool broken = false;
   std::string applied_text;
   std::string applied_file;
-  std::chrono::milliseconds applied_timeout{0};
+  ApplyOptions applied_options;
+  std::optional<Edit> edited;
+  std::vector<ConfigRecord> records{
+      {.number = 8,
+       .unix_ms = 1'795'226'400'000,
+       .generation = {3, 7},
+       .cause = "target add blue 10.77.2.4:80",
+       .changes = 1},
+      {.number = 7, .unix_ms = 1'795'226'300'000, .generation = {3, 2}, .cause = "apply", .file = "lb.yaml", .changes = 9}};
 };
 
 // A directory of its own, removed at the end.

@@ -308,8 +308,8 @@ TEST_F(ApiServerTest, BadRequestsNameTheField) {
 
   api::ApplyRequest apply;
   api::ApplyReply applied;
-  apply.set_timeout_ms(3'600'001);
-  expect(call(&Stub::Apply, apply, applied), "timeout_ms");
+  apply.mutable_terms()->set_timeout_ms(3'600'001);
+  expect(call(&Stub::Apply, apply, applied), "terms.timeout_ms");
 }
 
 TEST_F(ApiServerTest, ApplyPassesTheFileOnAndReturnsTheOutcome) {
@@ -322,12 +322,12 @@ TEST_F(ApiServerTest, ApplyPassesTheFileOnAndReturnsTheOutcome) {
   api::ApplyRequest request;
   request.set_file("lb.yaml");
   request.set_text("version: 1 \xff");
-  request.set_timeout_ms(1234);
+  request.mutable_terms()->set_timeout_ms(1234);
   api::ApplyReply reply;
   ASSERT_TRUE(call(&Stub::Apply, request, reply).ok());
   EXPECT_EQ(operations_.applied_text, "version: 1 \xff");
   EXPECT_EQ(operations_.applied_file, "lb.yaml");
-  EXPECT_EQ(operations_.applied_timeout, std::chrono::milliseconds(1234));
+  EXPECT_EQ(operations_.applied_options.timeout, std::chrono::milliseconds(1234));
   EXPECT_EQ(reply.warnings(0).text(), "is \xef\xbf\xbd odd");
   EXPECT_EQ(reply.changes(0).new_value(), "5");
   EXPECT_EQ(reply.generation(), 8U);
@@ -337,10 +337,10 @@ TEST_F(ApiServerTest, ApplyPassesTheFileOnAndReturnsTheOutcome) {
 
 TEST_F(ApiServerTest, ApplyAnswersBeforeTheClientsDeadline) {
   api::ApplyRequest request;
-  request.set_timeout_ms(3'000'000);
+  request.mutable_terms()->set_timeout_ms(3'000'000);
   api::ApplyReply reply;
   ASSERT_TRUE(call(&Stub::Apply, request, reply).ok());
-  EXPECT_LT(operations_.applied_timeout, std::chrono::seconds(60));
+  EXPECT_LT(operations_.applied_options.timeout, std::chrono::seconds(60));
 }
 
 TEST_F(ApiServerTest, FiveMegabytesOfConfigurationAreTakenAndMoreThan64AreNot) {

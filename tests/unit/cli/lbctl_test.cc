@@ -189,7 +189,7 @@ TEST_F(LbctlTest, ApplyShowsChangesAndThatWorkersForwardByThem) {
             "applied: all workers forward by generation 3.8\n");
   EXPECT_EQ(operations_.applied_text, "version: 1\n");
   EXPECT_EQ(operations_.applied_file, name);
-  EXPECT_EQ(operations_.applied_timeout, std::chrono::milliseconds(2500));
+  EXPECT_EQ(operations_.applied_options.timeout, std::chrono::milliseconds(2500));
   operations_.outcome.changes.clear();
   EXPECT_EQ(lbctl({"apply", "-f", "-"}, "from stdin").out, "no changes: all workers forward by generation 3.8\n");
   EXPECT_EQ(operations_.applied_text, "from stdin");
@@ -338,8 +338,67 @@ TEST_F(LbctlTest, VersionShowsBothSides) {
   EXPECT_EQ(outcome.out, "lbctl       0.1.0\nlb-cp       0.1.0\nGeneration  3.7\nlb-dp       connected\n");
 }
 
+TEST_F(LbctlTest, HistoryMarksWhatIsInForceAndExportGivesTheBytesBack) {
+  EXPECT_EQ(lbctl({"history"}).out,
+            "NUMBER  APPLIED               GENERATION  CHANGES  CAUSE                 FILE\n"
+            "   8 *  2026-11-21 02:00:00Z  3.7               1  target add blue 10.…\n"
+            "   7    2026-11-21 01:58:20Z  3.2               9  apply                 lb.yaml\n");
+  EXPECT_EQ(ordered_json::parse(lbctl({"history", "-o", "json"}).out)["configurations"][1]["in_force"], false);
+  EXPECT_EQ(lbctl({"export"}).out, "text 8\n");
+  EXPECT_EQ(lbctl({"export", "7"}).out, "text 7\n");
+  const Outcome none = lbctl({"export", "3"});
+  EXPECT_EQ(none.code, kExitError);
+  EXPECT_EQ(none.out, "");
+}
+
+TEST_F(LbctlTest, TermsOfAChangeReachLbCp) {
+  operations_.outcome.active = true;
+  EXPECT_EQ(lbctl({"apply", "-f", file("x"), "--force", "--if-generation", "3.12"}).code, kExitOk);
+  EXPECT_TRUE(operations_.applied_options.force);
+  EXPECT_EQ(operations_.applied_options.if_generation, (abi::Generation{3, 12}));
+  EXPECT_EQ(lbctl({"rollback", "7"}).code, kExitOk);
+  EXPECT_EQ(operations_.applied_text, "text 7\n");
+  EXPECT_FALSE(operations_.applied_options.force);
+  EXPECT_FALSE(operations_.applied_options.if_generation);
+  for (const char* wrong : {"3", "3.", ".3", "3.x", "3.1.2", "-1.2"}) {
+    const Outcome outcome = lbctl({"rollback", "7", std::string("--if-generation=") + wrong});
+    EXPECT_EQ(outcome.code, kExitError) << wrong;
+    EXPECT_NE(outcome.err.find("is not a generation"), std::string::npos) << outcome.err;
+  }
+}
+
+TEST_F(LbctlTest, RefusedChangeShowsWhatItWouldHaveDoneAndFails) {
+  operations_.outcome.refused = "it removes 1 of 1 VIPs, more than 10 %";
+  operations_.outcome.changes = {{"remove", "vip web", "", "", ""}};
+  const Outcome outcome = lbctl({"apply", "-f", file("x")});
+  EXPECT_EQ(outcome.code, kExitError);
+  EXPECT_EQ(outcome.out, "- vip web\n");
+  EXPECT_EQ(outcome.err, "lbctl: nothing was changed: it removes 1 of 1 VIPs, more than 10 %; --force does it\n");
+}
+
+TEST_F(LbctlTest, SingleChangesAreSentAsTheyAreMeant) {
+  operations_.outcome.active = true;
+  EXPECT_EQ(lbctl({"target", "add", "blue", "10.77.2.9:80", "--weight", "5"}).code, kExitOk);
+  const auto& target = std::get<cp::TargetEdit>(*operations_.edited);
+  EXPECT_EQ(target.action, cp::EditAction::add);
+  EXPECT_EQ(target.group + " " + target.target, "blue 10.77.2.9:80");
+  EXPECT_EQ(target.weight, 5U);
+  EXPECT_EQ(lbctl({"target", "remove", "blue", "10.77.2.9:80"}).code, kExitOk);
+  EXPECT_EQ(std::get<cp::TargetEdit>(*operations_.edited).action, cp::EditAction::remove);
+  EXPECT_EQ(lbctl({"target", "set", "blue", "10.77.2.9:80"}).code, kExitError) << "a weight is needed";
+  EXPECT_EQ(
+      lbctl({"listener", "add", "l", "--vip", "web", "--protocol", "UDP", "--port", "5-9", "--target-groups", "a:2,b"}).code,
+      kExitOk);
+  const auto& listener = std::get<cp::ListenerEdit>(*operations_.edited);
+  EXPECT_EQ(listener.name + listener.vip + listener.protocol + listener.port + listener.target_groups, "lwebUDP5-9a:2,b");
+  EXPECT_EQ(lbctl({"listener", "remove", "l"}).code, kExitOk);
+  EXPECT_EQ(std::get<cp::ListenerEdit>(*operations_.edited).action, cp::EditAction::remove);
+  EXPECT_EQ(lbctl({"target"}).code, kExitError);
+}
+
 TEST_F(LbctlTest, EveryVerbExplainsItselfWithAnExample) {
-  for (const char* verb : {"apply", "diff", "get", "describe", "drain", "undrain", "drops", "why", "version"}) {
+  for (const char* verb : {"apply", "diff", "get", "describe", "drain", "undrain", "drops", "why", "version", "history",
+                           "rollback", "export"}) {
     const Outcome outcome = lbctl({verb, "--help"});
     EXPECT_EQ(outcome.code, kExitOk) << verb;
     EXPECT_NE(outcome.out.find(std::string("Example:\n  lbctl ") + verb), std::string::npos) << outcome.out;

@@ -1,0 +1,137 @@
+// One command: what the command line says, and the verbs that carry it out. Private to cli.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "cli/client.h"
+#include "cli/document.h"
+#include "cli/lbctl.h"
+#include "cli/views.h"
+
+namespace lb::cli {
+
+inline constexpr const char* kDefaultSocket = "/run/lb/cp.sock";
+
+struct Options {
+  std::string output = "table";
+  std::string socket;
+  double timeout_s = 5;
+  double watch_s = 0;  // 0: once
+  std::string file;
+  std::string what;  // get, describe: the kind of object
+  std::string name;
+  std::string target_group;
+  std::vector<std::string> flow;  // why
+  // What changes the configuration.
+  bool force = false;
+  std::string if_generation;
+  std::uint64_t number = 0;  // rollback, export
+  std::string target;        // ADDRESS:PORT
+  std::optional<std::uint32_t> weight;
+  std::string vip;
+  std::string protocol;
+  std::string port;
+  std::string target_groups;
+};
+
+std::int64_t now_unix_ms();
+
+enum class EditAction : std::uint8_t { add, set, remove };
+
+class Session {
+ public:
+  Session(const Options& options, const Io& io)
+      : options_(options),
+        io_(io),
+        client_(options.socket, std::chrono::milliseconds(static_cast<std::int64_t>(options.timeout_s * 1000))) {}
+
+  int apply();
+  int diff();
+  int edit_target(EditAction action);
+  int edit_listener(EditAction action);
+  int history();
+  int rollback();
+  int export_config();
+  int get();
+  int describe();
+  int drain(bool drains);
+  int drops();
+  int why();
+  int version();
+
+ private:
+  [[nodiscard]] bool for_people() const { return options_.output == "table" || options_.output == "wide"; }
+  [[nodiscard]] ViewOptions view_options() const {
+    return {.wide = options_.output == "wide",
+            .colours = io_.terminal && std::getenv("NO_COLOR") == nullptr,
+            .now_unix_ms = now_unix_ms()};
+  }
+
+  int fail(const std::string& text) const {
+    io_.err << "lbctl: " << text << '\n';
+    return kExitError;
+  }
+
+  [[nodiscard]] std::string machine_text(const nlohmann::ordered_json& document) const {
+    const bool watching = options_.watch_s > 0;
+    if (options_.output == "yaml") return (watching ? "---\n" : "") + to_yaml(document);
+    return to_json(document, watching ? JsonLayout::line : JsonLayout::pretty);
+  }
+
+  template <typename Reply>
+  [[nodiscard]] std::string text(const Reply& reply) const {
+    return for_people() ? view(reply, view_options()) : machine_text(to_document(reply));
+  }
+
+  // Prints what `fetch` brings; again and again with --watch. A first failure ends the command; later ones are shown, and
+  // the watch goes on: lb-cp may be restarting.
+  template <typename Fetch>
+  int show(const Fetch& fetch);
+
+  template <typename Reply>
+  int print(const Client::Result<Reply>& reply) const {
+    if (!reply) return fail(reply.error());
+    io_.out << text(*reply);
+    return kExitOk;
+  }
+
+  [[nodiscard]] tl::expected<std::string, std::string> read_file() const;
+  [[nodiscard]] tl::expected<void, std::string> set_terms(api::ApplyTerms& terms) const;
+  int show_outcome(const Client::Result<api::ApplyReply>& reply) const;
+
+  const Options& options_;
+  const Io& io_;
+  Client client_;
+};
+
+template <typename Fetch>
+int Session::show(const Fetch& fetch) {
+  if (options_.watch_s <= 0) return print(fetch());
+  const std::chrono::milliseconds pause(std::max<std::int64_t>(static_cast<std::int64_t>(options_.watch_s * 1000), 100));
+  const bool redraw = io_.terminal && for_people();
+  bool first = true;
+  do {
+    const auto reply = fetch();
+    if (!reply && first) return fail(reply.error());
+    if (redraw) io_.out << "\x1b[H\x1b[2J";
+    if (for_people())
+      io_.out << (first || redraw ? "" : "\n") << utc_time(static_cast<std::uint64_t>(now_unix_ms())) << '\n';
+    if (reply) {
+      io_.out << text(*reply);
+    } else {
+      fail(reply.error());
+    }
+    io_.out.flush();
+    first = false;
+  } while (io_.out.good() && io_.wait(pause));
+  return kExitOk;
+}
+
+}  // namespace lb::cli
