@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 #include <sstream>
+#include <tuple>
 #include <utility>
 
 #include "cp/config/diff.h"
@@ -80,7 +81,6 @@ tl::expected<void, std::string> Controller::Loop::begin() {
     take_config(text, {.file = file, .cause = "start"}, cp::diff(before, config).size());
     keep_in_history();
   }
-  if (auto saved = store_.save(encode_state(saved_state())); !saved) return tl::unexpected("state: " + saved.error());
   return {};
 }
 
@@ -101,9 +101,10 @@ void Controller::Loop::start() {
   thread_ = std::thread([this] {
     network_.assign(mirror_->fd());
     watch_network();
-    mirror_->set_static(roster_.config().static_neighbours);
+    store_now(Publishing::waits);        // the epoch
+    prepare(roster_.config(), roster_);  // if it cannot be compiled, commit() says so
     follow_members();
-    look_up_paths();
+    take_paths();
     tick();
     changed();
     io_.run();
@@ -140,11 +141,15 @@ void Controller::Loop::keep(Event event) {
 void Controller::Loop::take_events() {
   std::vector<Event> items = roster_.take_events();
   const std::size_t logged = std::min(items.size(), kMaxLoggedTogether);
-  std::map<std::string, std::size_t> more;  // "target initial -> healthy" and how many
+  std::map<std::tuple<std::string_view, std::string_view, std::string_view>, std::size_t> more;
   for (std::size_t i = logged; i < items.size(); ++i) {
-    const Event& item = items[i];
-    ++more[item.object.substr(0, item.object.find(' ')) + " " + (item.old_state.empty() ? "-" : item.old_state) + " -> " +
-           item.new_state];
+    const std::string_view object = items[i].object;
+    ++more[{object.substr(0, object.find(' ')), items[i].old_state, items[i].new_state}];
+  }
+  std::vector<std::string> lines;  // "target initial -> healthy"
+  for (const auto& [what, count] : more) {
+    const auto& [object, before, after] = what;
+    lines.push_back(fmt::format("{} more: {} {} -> {}", count, object, before.empty() ? "-" : before, after));
   }
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (i < logged) {
@@ -153,7 +158,7 @@ void Controller::Loop::take_events() {
       keep(std::move(items[i]));
     }
   }
-  for (const auto& [what, count] : more) spdlog::info("and {} more: {}", count, what);
+  for (const std::string& line : lines) spdlog::info("and {}", line);
 }
 
 // ---- generations ----
@@ -169,8 +174,7 @@ void Controller::Loop::changed() {
 }
 
 bool Controller::Loop::paths_ready() const {
-  return paths_.size() == roster_.addresses().size() &&
-         std::ranges::all_of(paths_, [](const auto& item) { return item.second.next_hop.resolved || item.second.local; });
+  return paths_.size() == roster_.address_count() && unready_paths_ == 0;
 }
 
 // Decides, and compiles what follows. The first generation waits a moment for the kernel to find next hops: lb-dp goes on
@@ -276,23 +280,26 @@ void Controller::Loop::stored(const tl::expected<void, std::string>& result, Pub
 
 // ---- operations ----
 
+// Whether it compiles. Tables are built while the kernel is asked for the ways to new targets: commit() finds both done.
+tl::expected<void, std::string> Controller::Loop::prepare(const Config& config, Roster& roster) {
+  roster.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
+  const SnapshotInput& input = roster.snapshot({latest_.epoch, latest_.n + 1});
+  auto compiling = std::async(std::launch::async, [&] { return compiler_.compile(input); });
+  look_up_all(config, roster);
+  if (auto compiled = compiling.get(); !compiled) return tl::unexpected(compiled.error());
+  return {};
+}
+
 Controller::Loop::Applied Controller::Loop::apply(const Config& config, const std::string& text, const Applying& how) {
   Applied applied;
   applied.changes = cp::diff(roster_.config(), config);
   applied.refused = refusal(applied.changes, how);
   if (!applied.refused.empty()) return applied;
   if (!applied.changes.empty() || config != roster_.config()) {
-    // Nothing is kept of a configuration that cannot be compiled: try before it counts. Tables are built while the kernel is
-    // asked for the ways to new targets.
+    // Nothing is kept of a configuration that cannot be compiled: try before it counts.
     Roster trial = roster_;
     auto possible = trial.apply(config, unix_ms_now());
-    if (possible) {
-      trial.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
-      const SnapshotInput& input = trial.snapshot({latest_.epoch, latest_.n + 1});
-      auto compiling = std::async(std::launch::async, [&] { return compiler_.compile(input); });
-      look_up_all(config, trial);
-      if (auto compiled = compiling.get(); !compiled) possible = tl::unexpected(compiled.error());
-    }
+    if (possible) possible = prepare(config, trial);
     if (!possible) {
       look_up_all(roster_.config(), roster_);
       applied.violations.push_back({how.file, 0, "", possible.error()});

@@ -110,6 +110,7 @@ class Controller::Loop {
   [[nodiscard]] SavedState saved_state() const;
   void answer_waiters(abi::Generation generation, const std::string& why);
   bool paths_ready() const;
+  tl::expected<void, std::string> prepare(const Config& config, Roster& roster);
   std::optional<std::uint64_t> flows_of(std::uint32_t id) const { return stats_.target_flows(id); }
 
   // loop_config.cc: which configuration, and which ones before
@@ -160,6 +161,7 @@ class Controller::Loop {
   const HistoryFolder history_folder_;
   std::string history_error_;
   std::map<abi::IpAddress, Path> paths_;
+  std::size_t unready_paths_ = 0;                        // of paths_: next hop not resolved, and not this host itself
   std::uint64_t followed_ = 0;                           // Roster::membership() that the mirror and the probes know
   std::deque<Event> events_;                             // newest first
   std::map<std::uint32_t, std::string> counter_owners_;  // listener by counter index

@@ -20,6 +20,10 @@ std::string describe(const Path& path) {
   return format_mac(path.next_hop.mac) + " via " + path.next_hop.interface;
 }
 
+bool is_ready(const Path& path) {
+  return path.next_hop.resolved || path.local;
+}
+
 // Whatever is mapped stays mapped with its SegmentMemory.
 SegmentBytes bytes_of(const std::shared_ptr<const SegmentMemory>& memory) {
   return {memory->bytes(), memory, false};
@@ -62,7 +66,11 @@ void Controller::Loop::follow_members() {
   followed_ = roster_.membership();
   const std::vector<abi::IpAddress> addresses = roster_.addresses();
   mirror_->want(addresses);
-  std::erase_if(paths_, [&](const auto& item) { return !std::ranges::binary_search(addresses, item.first); });
+  std::erase_if(paths_, [&](const auto& item) {
+    if (std::ranges::binary_search(addresses, item.first)) return false;
+    unready_paths_ -= is_ready(item.second) ? 0 : 1;
+    return true;
+  });
   for (const auto& [address, path] : paths_) roster_.set_path(address, path.next_hop, path.local);
 }
 
@@ -70,7 +78,10 @@ void Controller::Loop::take_paths() {
   auto changes = mirror_->take_changes();
   if (changes.empty()) return;
   for (auto& [address, path] : changes) {
-    Path& known = paths_[address];
+    auto [at, added] = paths_.try_emplace(address);
+    Path& known = at->second;
+    unready_paths_ -= added || is_ready(known) ? 0 : 1;
+    unready_paths_ += is_ready(path) ? 0 : 1;
     if (known.next_hop.resolved && !path.next_hop.resolved) {
       event({unix_ms_now(), "next hop " + format_address(address), "resolved", "unresolved", "", path.note});
     } else {

@@ -16,7 +16,8 @@ namespace lb::cp {
 namespace {
 
 constexpr std::size_t kBufferBytes = 64 * 1024;
-constexpr std::size_t kRoutesPerSend = 32;  // answers that fit a default receive buffer many times over
+constexpr std::size_t kRequestsPerSend = 32;  // answers that fit a default receive buffer many times over
+constexpr std::size_t kMostRequestBytes = 64;
 
 [[noreturn]] void fail(const char* what) {
   throw std::system_error(errno, std::generic_category(), what);
@@ -61,6 +62,22 @@ std::uint8_t family_of(const abi::IpAddress& address) {
 void put_address(nlmsghdr* message, std::uint16_t type, const abi::IpAddress& address) {
   const std::size_t skip = address.is_v4() ? 12 : 0;
   mnl_attr_put(message, type, 16 - skip, address.bytes.data() + skip);
+}
+
+// NLMSG_ERROR's errno; 0: an acknowledgement, or something else.
+int error_of(const nlmsghdr* answer) {
+  return answer->nlmsg_type == NLMSG_ERROR ? -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(answer))->error : 0;
+}
+
+nlmsghdr* put_neighbour(char* space, const NeighbourKey& key, std::uint16_t type, unsigned flags) {
+  nlmsghdr* request = mnl_nlmsg_put_header(space);
+  request->nlmsg_type = type;
+  request->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | NLM_F_ACK | flags);
+  auto* header = static_cast<ndmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(ndmsg)));
+  header->ndm_family = family_of(key.second);
+  header->ndm_ifindex = static_cast<int>(key.first);
+  put_address(request, NDA_DST, key.second);
+  return request;
 }
 
 mnl_socket* open_socket(int flags, unsigned groups) {
@@ -176,89 +193,72 @@ void NetlinkRequests::dump(std::uint16_t type, const OnMessage& on_message) {
   }
 }
 
-std::vector<RouteInfo> NetlinkRequests::routes(std::span<const abi::IpAddress> addresses) {
-  std::vector<RouteInfo> answers(addresses.size());
-  std::vector<char> space(kRoutesPerSend * 64);
-  for (std::size_t first = 0; first < addresses.size(); first += kRoutesPerSend) {
-    const std::size_t count = std::min(kRoutesPerSend, addresses.size() - first);
+void NetlinkRequests::exchange(std::size_t count, const Write& write, const OnAnswer& on_answer) {
+  std::vector<char> space(kRequestsPerSend * kMostRequestBytes);
+  for (std::size_t first = 0; first < count; first += kRequestsPerSend) {
+    const std::size_t sent = std::min(kRequestsPerSend, count - first);
     const std::uint32_t base = sequence_ + 1;
     std::size_t used = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      const abi::IpAddress& address = addresses[first + i];
-      nlmsghdr* request = mnl_nlmsg_put_header(space.data() + used);
-      request->nlmsg_type = RTM_GETROUTE;
-      request->nlmsg_flags = NLM_F_REQUEST;
+    for (std::size_t i = 0; i < sent; ++i) {
+      nlmsghdr* request = write(space.data() + used, first + i);
       request->nlmsg_seq = ++sequence_;
-      auto* header = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(rtmsg)));
-      header->rtm_family = family_of(address);
-      header->rtm_dst_len = address.is_v4() ? 32 : 128;
-      put_address(request, RTA_DST, address);
       used += MNL_ALIGN(request->nlmsg_len);
     }
     if (mnl_socket_sendto(socket_, space.data(), used) < 0) fail("netlink send");
-    for (std::size_t answered = 0; answered < count;) {
+    for (std::size_t answered = 0; answered < sent;) {
       const ssize_t n = mnl_socket_recvfrom(socket_, buffer_.data(), buffer_.size());
       if (n < 0) fail("netlink receive");
       int left = static_cast<int>(n);
       for (auto* at = reinterpret_cast<const nlmsghdr*>(buffer_.data()); mnl_nlmsg_ok(at, left);
            at = mnl_nlmsg_next(at, &left)) {
         const std::size_t index = at->nlmsg_seq - base;
-        if (index >= count) continue;
-        RouteInfo& answer = answers[first + index];
-        if (at->nlmsg_type == NLMSG_ERROR) {
-          answer.error = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(at))->error;
-        } else if (auto route = parse_route(at)) {
-          answer = *route;
-        }
+        if (index >= sent) continue;
+        on_answer(first + index, at);
         ++answered;
       }
     }
   }
+}
+
+std::vector<RouteInfo> NetlinkRequests::routes(std::span<const abi::IpAddress> addresses) {
+  std::vector<RouteInfo> answers(addresses.size());
+  const auto write = [&](char* space, std::size_t i) {
+    const abi::IpAddress& address = addresses[i];
+    nlmsghdr* request = mnl_nlmsg_put_header(space);
+    request->nlmsg_type = RTM_GETROUTE;
+    request->nlmsg_flags = NLM_F_REQUEST;
+    auto* header = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(rtmsg)));
+    header->rtm_family = family_of(address);
+    header->rtm_dst_len = address.is_v4() ? 32 : 128;
+    put_address(request, RTA_DST, address);
+    return request;
+  };
+  exchange(addresses.size(), write, [&](std::size_t i, const nlmsghdr* answer) {
+    if (const int error = error_of(answer); error != 0) {
+      answers[i].error = error;
+    } else if (auto route = parse_route(answer)) {
+      answers[i] = *route;
+    }
+  });
   return answers;
 }
 
-int NetlinkRequests::acknowledged(const nlmsghdr* request) {
-  if (mnl_socket_sendto(socket_, request, request->nlmsg_len) < 0) return errno;
-  for (;;) {
-    const ssize_t n = mnl_socket_recvfrom(socket_, buffer_.data(), buffer_.size());
-    if (n < 0) return errno;
-    int left = static_cast<int>(n);
-    for (auto* at = reinterpret_cast<const nlmsghdr*>(buffer_.data()); mnl_nlmsg_ok(at, left);
-         at = mnl_nlmsg_next(at, &left)) {
-      if (at->nlmsg_seq != sequence_ || at->nlmsg_type != NLMSG_ERROR) continue;
-      return -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(at))->error;
-    }
-  }
+std::vector<int> NetlinkRequests::use_neighbours(std::span<const NeighbourKey> keys, bool managed) {
+  std::vector<int> errors(keys.size());
+  const auto write = [&](char* space, std::size_t i) {
+    nlmsghdr* request = put_neighbour(space, keys[i], RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE);
+    // Learned by a control plane: the kernel does not collect it as garbage.
+    static_cast<ndmsg*>(mnl_nlmsg_get_payload(request))->ndm_flags = managed ? NTF_EXT_LEARNED : NTF_USE;
+    if (managed) mnl_attr_put_u32(request, NDA_FLAGS_EXT, NTF_EXT_MANAGED);
+    return request;
+  };
+  exchange(keys.size(), write, [&](std::size_t i, const nlmsghdr* answer) { errors[i] = error_of(answer); });
+  return errors;
 }
 
-int NetlinkRequests::use_neighbour(std::uint32_t ifindex, const abi::IpAddress& address, bool managed) {
-  std::array<char, 256> space{};
-  nlmsghdr* request = mnl_nlmsg_put_header(space.data());
-  request->nlmsg_type = RTM_NEWNEIGH;
-  request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-  request->nlmsg_seq = ++sequence_;
-  auto* header = static_cast<ndmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(ndmsg)));
-  header->ndm_family = family_of(address);
-  header->ndm_ifindex = static_cast<int>(ifindex);
-  header->ndm_state = NUD_NONE;
-  // Learned by a control plane: the kernel does not collect it as garbage.
-  header->ndm_flags = managed ? NTF_EXT_LEARNED : NTF_USE;
-  put_address(request, NDA_DST, address);
-  if (managed) mnl_attr_put_u32(request, NDA_FLAGS_EXT, NTF_EXT_MANAGED);
-  return acknowledged(request);
-}
-
-void NetlinkRequests::forget_neighbour(std::uint32_t ifindex, const abi::IpAddress& address) {
-  std::array<char, 256> space{};
-  nlmsghdr* request = mnl_nlmsg_put_header(space.data());
-  request->nlmsg_type = RTM_DELNEIGH;
-  request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-  request->nlmsg_seq = ++sequence_;
-  auto* header = static_cast<ndmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(ndmsg)));
-  header->ndm_family = family_of(address);
-  header->ndm_ifindex = static_cast<int>(ifindex);
-  put_address(request, NDA_DST, address);
-  acknowledged(request);
+void NetlinkRequests::forget_neighbours(std::span<const NeighbourKey> keys) {
+  const auto write = [&](char* space, std::size_t i) { return put_neighbour(space, keys[i], RTM_DELNEIGH, 0); };
+  exchange(keys.size(), write, [](std::size_t, const nlmsghdr*) {});
 }
 
 NetlinkEvents::NetlinkEvents() : buffer_(kBufferBytes) {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cp/model/model.h"
@@ -35,6 +36,8 @@ struct NeighbourInfo {
   bool has_mac = false;
   std::uint16_t state = 0;  // NUD_*
 };
+
+using NeighbourKey = std::pair<std::uint32_t, abi::IpAddress>;  // interface, next hop
 
 struct RouteInfo {
   std::uint8_t type = 0;  // RTN_*; RTN_UNSPEC: none, see error
@@ -62,13 +65,17 @@ class NetlinkRequests {
   void dump(std::uint16_t type, const OnMessage& on_message);  // RTM_GETLINK or RTM_GETNEIGH
   // One answer per address, same order.
   std::vector<RouteInfo> routes(std::span<const abi::IpAddress> addresses);
-  // Makes the kernel resolve a neighbour: and keep it so (`managed`), or once. Returns errno, 0 if it took it.
-  int use_neighbour(std::uint32_t ifindex, const abi::IpAddress& address, bool managed);
-  // Withdraws what use_neighbour(…, managed) made.
-  void forget_neighbour(std::uint32_t ifindex, const abi::IpAddress& address);
+  // Makes the kernel resolve neighbours: and keep them so (`managed`), or once. Errno of each, same order; 0: it took it.
+  std::vector<int> use_neighbours(std::span<const NeighbourKey> keys, bool managed);
+  // Withdraws what use_neighbours(…, managed) made.
+  void forget_neighbours(std::span<const NeighbourKey> keys);
 
  private:
-  int acknowledged(const nlmsghdr* request);
+  // Writes request `index` where it is told; the sequence number is put in afterwards.
+  using Write = std::function<nlmsghdr*(char*, std::size_t index)>;
+  using OnAnswer = std::function<void(std::size_t index, const nlmsghdr*)>;
+  // Sends `count` requests, many at a time, and hands on the one answer of each.
+  void exchange(std::size_t count, const Write& write, const OnAnswer& on_answer);
 
   mnl_socket* socket_ = nullptr;
   std::uint32_t sequence_ = 0;

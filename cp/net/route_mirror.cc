@@ -16,8 +16,6 @@ namespace {
 constexpr std::size_t kStep = 1024;
 constexpr std::uint16_t kUsable = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT | NUD_NOARP;
 
-using NeighbourKey = std::pair<std::uint32_t, abi::IpAddress>;  // interface, next hop
-
 }  // namespace
 
 struct RouteMirror::Impl {
@@ -40,8 +38,10 @@ struct RouteMirror::Impl {
   std::vector<StaticNeighbour> statics;
   std::optional<std::vector<MirrorPort>> ports;
   bool managed = true;
-  bool events_lost = false;          // by the kernel, for want of room: everything is read anew at the next tick
-  std::set<NeighbourKey> ask_again;  // lost from the kernel's table while in use
+  bool events_lost = false;             // by the kernel, for want of room: everything is read anew at the next tick
+  std::vector<NeighbourKey> to_ask;     // for tell_kernel()
+  std::vector<NeighbourKey> to_forget;  // for tell_kernel()
+  std::set<NeighbourKey> ask_again;     // lost from the kernel's table while in use
   std::chrono::steady_clock::time_point refreshed;
 
   void read_all() {
@@ -227,7 +227,7 @@ struct RouteMirror::Impl {
   void use(const abi::IpAddress& address, const NeighbourKey& key) {
     auto& sharing = users[key];
     sharing.insert(address);
-    if (sharing.size() == 1) ask(key);
+    if (sharing.size() == 1) to_ask.push_back(key);
   }
 
   void stop_using(const abi::IpAddress& address, const Wanted& entry) {
@@ -238,19 +238,28 @@ struct RouteMirror::Impl {
     users.erase(at);
     const auto known = neighbours.find(*entry.neighbour);
     if (managed && (known == neighbours.end() || (known->second.state & NUD_PERMANENT) == 0)) {
-      requests.forget_neighbour(entry.neighbour->first, entry.neighbour->second);
+      to_forget.push_back(*entry.neighbour);
     }
   }
 
-  void ask(const NeighbourKey& key) {
-    const auto known = neighbours.find(key);
-    if (known != neighbours.end() && (known->second.state & (NUD_PERMANENT | NUD_NOARP)) != 0) return;
-    int error = requests.use_neighbour(key.first, key.second, managed);
-    if (managed && (error == EINVAL || error == EOPNOTSUPP || error == ENOTSUP)) {
+  // Tells the kernel, many at a time, what use() and stop_using() have found.
+  void tell_kernel() {
+    std::erase_if(to_forget, [this](const NeighbourKey& key) { return users.contains(key); });
+    requests.forget_neighbours(std::exchange(to_forget, {}));
+    std::vector<NeighbourKey> keys = std::exchange(to_ask, {});
+    std::erase_if(keys, [this](const NeighbourKey& key) {
+      const auto known = neighbours.find(key);
+      return !users.contains(key) || (known != neighbours.end() && (known->second.state & (NUD_PERMANENT | NUD_NOARP)) != 0);
+    });
+    std::vector<int> errors = requests.use_neighbours(keys, managed);
+    const auto unknown = [](int error) { return error == EINVAL || error == EOPNOTSUPP || error == ENOTSUP; };
+    if (managed && std::ranges::any_of(errors, unknown)) {
       managed = false;
-      error = requests.use_neighbour(key.first, key.second, false);
+      errors = requests.use_neighbours(keys, false);
     }
-    if (error != 0) ask_again.insert(key);  // interface down or going away
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (errors[i] != 0) ask_again.insert(keys[i]);  // interface down or going away
+    }
   }
 
   bool step() {
@@ -266,6 +275,7 @@ struct RouteMirror::Impl {
       at->second.looked_up = true;
       update(at->first, at->second);
     }
+    tell_kernel();
     return !to_look_up.empty();
   }
 };
@@ -297,17 +307,20 @@ void RouteMirror::want(const std::vector<abi::IpAddress>& addresses) {
   for (const abi::IpAddress& address : now) {
     if (impl_->wanted.try_emplace(address).second) impl_->to_look_up.push_back(address);
   }
+  impl_->tell_kernel();
 }
 
 void RouteMirror::set_static(std::vector<StaticNeighbour> neighbours) {
   if (neighbours == impl_->statics) return;
   impl_->statics = std::move(neighbours);
   for (auto& [address, entry] : impl_->wanted) impl_->update(address, entry);
+  impl_->tell_kernel();
 }
 
 void RouteMirror::set_ports(std::optional<std::vector<MirrorPort>> ports) {
   impl_->ports = std::move(ports);
   for (auto& [address, entry] : impl_->wanted) impl_->update(address, entry);
+  impl_->tell_kernel();
 }
 
 int RouteMirror::fd() const {
@@ -325,14 +338,15 @@ bool RouteMirror::step() {
 void RouteMirror::tick(std::chrono::steady_clock::time_point now) {
   if (std::exchange(impl_->events_lost, false)) impl_->read_all();
   for (const NeighbourKey& key : std::exchange(impl_->ask_again, {})) {
-    if (impl_->users.contains(key)) impl_->ask(key);
+    if (impl_->users.contains(key)) impl_->to_ask.push_back(key);
   }
-  if (impl_->managed || now - impl_->refreshed < kRefresh) return;
+  if (impl_->managed || now - impl_->refreshed < kRefresh) return impl_->tell_kernel();
   impl_->refreshed = now;
   for (const auto& [key, sharing] : impl_->users) {
     const auto known = impl_->neighbours.find(key);
-    if (known == impl_->neighbours.end() || (known->second.state & NUD_REACHABLE) == 0) impl_->ask(key);
+    if (known == impl_->neighbours.end() || (known->second.state & NUD_REACHABLE) == 0) impl_->to_ask.push_back(key);
   }
+  impl_->tell_kernel();
 }
 
 std::vector<std::pair<abi::IpAddress, Path>> RouteMirror::take_changes() {

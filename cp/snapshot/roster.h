@@ -116,6 +116,7 @@ class Roster {
   [[nodiscard]] const TargetRecord* find(const TargetKey& key) const;
   // Every address a next hop is wanted for.
   [[nodiscard]] std::vector<abi::IpAddress> addresses() const;
+  [[nodiscard]] std::size_t address_count() const { return by_address_.size(); }
   // Grows whenever a target comes or goes: addresses() and whom set_path() reaches may be others.
   [[nodiscard]] std::uint64_t membership() const { return membership_; }
 
