@@ -28,13 +28,18 @@ VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Lis
 
   VipCells result;
   std::vector<abi::VipCell> cells;
-  for (std::uint32_t i = 0; i < vips.size(); ++i) cells.push_back({vips[i].address, 0, 0, abi::VipCellKind::vip, i, 0, 0});
+  for (std::uint32_t i = 0; i < vips.size(); ++i) cells.push_back({vips[i].address, 0, 0, abi::VipCellKind::vip, i});
   std::map<std::pair<std::uint32_t, std::uint8_t>, std::vector<std::uint32_t>> ranges;
   for (const auto& [key, index] : winners) {
     const abi::Listener& listener = listeners[index];
     if (listener.first_port == listener.last_port) {
-      cells.push_back(
-          {vips[listener.vip].address, listener.first_port, listener.protocol, abi::VipCellKind::exact, index, 0, 0});
+      cells.push_back({.address = vips[listener.vip].address,
+                       .port = listener.first_port,
+                       .protocol = listener.protocol,
+                       .kind = abi::VipCellKind::exact,
+                       .index = index,
+                       .first_group = static_cast<std::uint16_t>(listener.groups[0].group),
+                       .counter_index = static_cast<std::uint16_t>(listener.counter_index)});
     } else {
       ranges[{listener.vip, listener.protocol}].push_back(index);
     }
@@ -44,8 +49,7 @@ VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Lis
       return listeners[a].last_port - listeners[a].first_port < listeners[b].last_port - listeners[b].first_port;
     });
     cells.push_back({vips[key.first].address, 0, key.second, abi::VipCellKind::ranges,
-                     static_cast<std::uint32_t>(result.range_listeners.size()), static_cast<std::uint32_t>(indices.size()),
-                     0});
+                     static_cast<std::uint32_t>(result.range_listeners.size()), static_cast<std::uint32_t>(indices.size())});
     result.range_listeners.insert(result.range_listeners.end(), indices.begin(), indices.end());
   }
 

@@ -48,7 +48,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = mix_all(h, offsetof(Vip, name));
   h = size_align<VipCell>(h);
   h = mix_all(h, offsetof(VipCell, port), offsetof(VipCell, protocol), offsetof(VipCell, kind), offsetof(VipCell, index),
-              offsetof(VipCell, count));
+              offsetof(VipCell, count), offsetof(VipCell, first_group), offsetof(VipCell, counter_index));
   h = size_align<Listener>(h);
   h = mix_all(h, offsetof(Listener, first_port), offsetof(Listener, last_port), offsetof(Listener, protocol),
               offsetof(Listener, draining), offsetof(Listener, group_count), offsetof(Listener, total_weight),

@@ -97,7 +97,9 @@ struct VipCell {
   VipCellKind kind = VipCellKind::empty;
   std::uint32_t index = 0;  // exact: listener; ranges: first of range_listeners; vip: into vips
   std::uint32_t count = 0;  // ranges: how many
-  std::uint32_t reserved = 0;
+  // exact: what the listener has as groups[0].group and counter_index, so that a hit need not read its line.
+  std::uint16_t first_group = 0;
+  std::uint16_t counter_index = 0;
 };
 static_assert(sizeof(VipCell) == 32);
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "dp/base/compiler.h"
+#include "dp/base/endian.h"
 #include "dp/lb/aes_portable.h"
 #include "dp/lb/flow_hash.h"
 
@@ -47,6 +48,28 @@ LB_INLINE Hash128 flow_hash_fast(const HashKeys& keys, const net::FlowKey& key) 
   return {static_cast<std::uint64_t>(_mm_cvtsi128_si64(block)), static_cast<std::uint64_t>(_mm_extract_epi64(block, 1))};
 }
 
+// IPv4 flows at once, `count` rounded up to four of them; 16 bytes each, as hash_v4() takes them. Both arrays are aligned to
+// 64 bytes.
+LB_INLINE void hash_v4_burst(const HashKeys& keys, const void* tuples, Hash128* hashes, std::uint32_t count) {
+#if defined(__VAES__) && defined(__AVX512F__)
+  const auto* key = reinterpret_cast<const __m128i*>(keys.v4.data());
+  __m512i round_keys[11];
+  for (int round = 0; round < 11; ++round)
+    round_keys[round] = _mm512_maskz_broadcast_i32x4(0xffff, _mm_load_si128(key + round));
+  const auto* from = static_cast<const __m512i*>(tuples);
+  auto* to = reinterpret_cast<__m512i*>(hashes);
+  for (std::uint32_t n = 0; n < (count + 3) / 4; ++n) {
+    __m512i block = _mm512_xor_si512(_mm512_load_si512(from + n), round_keys[0]);
+    for (int round = 1; round < 10; ++round) block = _mm512_aesenc_epi128(block, round_keys[round]);
+    _mm512_store_si512(to + n, _mm512_aesenclast_epi128(block, round_keys[10]));
+  }
+#else
+  const auto* from = static_cast<const __m128i*>(tuples);
+  auto* to = reinterpret_cast<__m128i*>(hashes);
+  for (std::uint32_t n = 0; n < count; ++n) _mm_store_si128(to + n, detail::aes_encrypt(keys.v4, _mm_load_si128(from + n)));
+#endif
+}
+
 #else
 
 LB_INLINE Hash128 hash_v4(const HashKeys& keys, std::uint64_t addresses, std::uint64_t last) {
@@ -56,6 +79,12 @@ LB_INLINE Hash128 hash_v4(const HashKeys& keys, std::uint64_t addresses, std::ui
 
 LB_INLINE Hash128 flow_hash_fast(const HashKeys& keys, const net::FlowKey& key) {
   return aes::hash(keys, key);
+}
+
+LB_INLINE void hash_v4_burst(const HashKeys& keys, const void* tuples, Hash128* hashes, std::uint32_t count) {
+  const auto* from = static_cast<const std::uint8_t*>(tuples);
+  for (std::uint32_t n = 0; n < count; ++n, from += 16)
+    hashes[n] = hash_v4(keys, load<std::uint64_t>(from), load<std::uint64_t>(from + 8));
 }
 
 #endif

@@ -76,7 +76,8 @@ LB_INLINE std::uint32_t match(const abi::FlowLine& line, std::uint64_t fingerpri
   return _mm512_mask_testn_epi64_mask(kAllEntries, differ, _mm512_set1_epi64(~static_cast<long long>(kTickMask)));
 #elif defined(__AVX2__)
   const __m256i words = _mm256_load_si256(reinterpret_cast<const __m256i*>(&line));
-  const __m256i differ = _mm256_xor_si256(words, _mm256_set1_epi64x(static_cast<long long>(fingerprint)));
+  const __m256i wanted = _mm256_broadcastq_epi64(_mm_cvtsi64_si128(static_cast<long long>(fingerprint)));
+  const __m256i differ = _mm256_xor_si256(words, wanted);
   const __m256i equal = _mm256_cmpeq_epi64(_mm256_srli_epi64(differ, 16), _mm256_setzero_si256());
   const auto four = static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(equal)));
   return four | ((line.key[4] ^ fingerprint) <= kTickMask ? 16U : 0U);

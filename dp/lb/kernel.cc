@@ -7,6 +7,7 @@
 #include "dp/lb/flow_hash_ops.h"
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/sweep_ops.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/parse.h"
 
@@ -27,63 +28,62 @@ LB_COLD void take_unusual(Work& work, std::uint32_t i, net::ParseStatus status) 
   drop(work, i, status.reason == abi::DropReason::fragment ? abi::DropReason::fragment : abi::DropReason::no_listener);
 }
 
-// Where the packet's flow would stand is asked from memory at once.
-LB_INLINE void look_ahead(Work& work, const FlowTableState& table, std::uint32_t i, const Hash128& hash,
-                          std::uint8_t tcp_flags) {
-  work.hash[i] = hash;
-  work.first[i] = first_line(hash, table.line_count);
-  work.tcp_flags[i] = tcp_flags;
-  prefetch(&table.lines[work.first[i]]);
-  prefetch_for_write(work.burst->data[i] - 1);  // where the outer header goes
-  push(work.whole, i);
+// Tells one run of neighbours from the next.
+LB_INLINE std::uint8_t begin_run(Work& work, const VipTable& vips, std::uint32_t hash) {
+  Run& run = work.runs[work.run_count];
+  run.vip_hash = hash;
+  run.packets = 0;
+  run.bytes = 0;
+  prefetch(&vips.cells[hash & vips.mask]);
+  return static_cast<std::uint8_t>(work.run_count++);
 }
 
 [[gnu::noinline]] void take_any(Work& work, std::uint32_t i) {
   const Burst& burst = *work.burst;
   work.form[i] = Form::parsed;
+  work.run[i] = kNoRun;
   const net::ParseStatus status =
       net::parse_inline(burst.data[i], burst.length[i], !burst.ip_checksum_checked, work.parsed[i]);
   if (status.result != net::ParseResult::ok) return take_unusual(work, i, status);
   const net::ParsedPacket& packet = work.parsed[i];
-  const VipTable vips = vip_table_of(*work.snapshot);
-  work.vip_hash[i] = vip_hash(packet.key);
-  prefetch(&vips.cells[work.vip_hash[i] & vips.mask]);
-  look_ahead(work, work.options.flows->state(), i, flow_hash_fast(work.options.flows->hash_keys(), packet.key),
-             packet.tcp_flags);
+  work.run[i] = begin_run(work, vip_table_of(*work.snapshot), vip_hash(packet.key));
+  work.tcp_flags[i] = packet.tcp_flags;
+  push(work.uncommon, i);
 }
 
 void stage_parse(Work& work) {
   const Burst& burst = *work.burst;
-  const FlowTableState table = work.options.flows->state();
-  const HashKeys& keys = work.options.flows->hash_keys();
   const VipTable vips = vip_table_of(*work.snapshot);
   const bool checked = burst.ip_checksum_checked;
   const std::uint32_t packets = burst.count;
   std::uint64_t bytes = 0;
-  PlainVipKey last;  // neighbours often go to one listener
-  std::uint32_t last_hash = 0;
+  __m128i last = _mm_setzero_si128();
+  std::uint8_t run = kNoRun;
   for (std::uint32_t i = 0; i < packets; ++i) prefetch(burst.data[i]);
   for (std::uint32_t i = 0; i < packets; ++i) {
     const std::uint8_t* frame = burst.data[i];
     const std::uint32_t length = burst.length[i];
     bytes += length;
-    work.rx_bytes[i] = length;
-    if (!is_plain_frame(frame, length) || (!checked && net::checksum_fold(net::ipv4_header_sum(frame + kPlainIp)) != 0xffff))
-        [[unlikely]] {
+    if (length < kPlainBytes || !is_servable_frame(frame, length) ||
+        (!checked && net::checksum_fold(net::ipv4_header_sum(frame + kPlainIp)) != 0xffff)) [[unlikely]] {
       take_any(work, i);
       continue;
     }
-    work.form[i] = Form::plain;
-    const PlainVipKey vip = plain_vip_key(frame);
-    if (vip.low != last.low || vip.rest != last.rest) {
-      last = vip;
-      last_hash = vip_hash(0, vip.low, static_cast<std::uint8_t>(vip.rest >> 16), static_cast<std::uint16_t>(vip.rest));
-      prefetch(&vips.cells[last_hash & vips.mask]);
+    const __m128i tuple = plain_tuple(frame);
+    if (!is_same_listener(tuple, last)) {
+      last = tuple;
+      const PlainVipKey vip = plain_vip_key(frame);
+      run = begin_run(work, vips, vip_hash(0, vip.low, plain_protocol(frame), static_cast<std::uint16_t>(vip.rest)));
     }
-    work.vip_hash[i] = last_hash;
-    const auto addresses = load<std::uint64_t>(frame + kPlainIp + net::kIpv4SourceAt);
-    const std::uint64_t rest = load<std::uint32_t>(frame + kPlainL4) | std::uint64_t{plain_protocol(frame)} << 32;
-    look_ahead(work, table, i, hash_v4(keys, addresses, rest), plain_tcp_flags(frame));
+    _mm_store_si128(reinterpret_cast<__m128i*>(&work.tuple[i]), tuple);
+    work.run[i] = run;
+    work.tcp_flags[i] = plain_tcp_flags(frame);
+  }
+  const HashKeys& keys = work.options.flows->hash_keys();
+  hash_v4_burst(keys, work.tuple.data(), work.hash.data(), packets);
+  for (std::uint32_t n = 0; n < work.uncommon.count; ++n) {
+    const std::uint32_t i = work.uncommon.at[n];
+    work.hash[i] = flow_hash_fast(keys, work.parsed[i].key);
   }
   count(work, abi::Counter::rx_packets) += packets;
   count(work, abi::Counter::rx_bytes) += bytes;
@@ -91,68 +91,127 @@ void stage_parse(Work& work) {
 
 // ---- vip
 
-// The listener of a plain frame: the cell that answered last, or the first one of its probe, or as for any other packet.
-LB_INLINE std::uint32_t listener_of_plain(Work& work, const VipTable& vips, std::uint32_t i, const abi::VipCell*& last) {
-  const PlainVipKey vip = plain_vip_key(work.burst->data[i]);
-  if (is_exact(*last, 0, vip.low, vip.rest)) return last->index;
-  const abi::VipCell* cell = &vips.cells[work.vip_hash[i] & vips.mask];
-  if (!is_exact(*cell, 0, vip.low, vip.rest)) {
-    return find_listener(*work.snapshot, vips, packet_of(work, i).key, work.vip_hash[i]);
+// Finds the listener of the run that packet `i` begins. False: the packet goes no further, and the next one has to ask
+// again.
+[[gnu::noinline]] bool enter_run(Work& work, const VipTable& vips, std::uint32_t i) {
+  const Snapshot& snapshot = *work.snapshot;
+  Run& run = work.runs[work.run[i]];
+  const net::FlowKey& key = packet_of(work, i).key;
+  run.listener = find_listener(snapshot, vips, key, run.vip_hash);
+  if (run.listener >= kNoListener) {
+    run.listener == kNotVip ? punt(work, i, abi::DropReason::punt_failed) : drop(work, i, abi::DropReason::no_listener);
+    return false;
   }
-  last = cell;
-  return cell->index;
+  const abi::Listener& listener = snapshot.listeners()[run.listener];
+  run.group = listener.groups[0].group;
+  run.counter_index = listener.counter_index;
+  return true;
 }
 
-LB_INLINE bool has_bad_source(Work& work, std::uint32_t i) {
-  if (work.form[i] != Form::parsed && !is_suspicious_source(work.burst->data[i])) return false;
-  return net::is_bad_source(packet_of(work, i).key);
+// The same for the common case: the first cell of its probe answers for a plain frame, and tells all that a hit needs.
+LB_INLINE bool enter_plain_run(Work& work, const VipTable& vips, std::uint32_t i, Run& run) {
+  const PlainVipKey vip = plain_vip_key(work.burst->data[i]);
+  const abi::VipCell& cell = vips.cells[run.vip_hash & vips.mask];
+  if (!is_exact(cell, 0, vip.low, vip.rest)) return false;
+  run.listener = cell.index;
+  run.group = cell.first_group;
+  run.counter_index = cell.counter_index;
+  return true;
 }
 
+// A frame that was parsed in general: what a plain one has been asked already.
+[[gnu::noinline]] bool may_go_on(Work& work, std::uint32_t i) {
+  if (work.parsed[i].ttl <= 1) {
+    drop(work, i, abi::DropReason::ttl_expired);
+    return false;
+  }
+  if (net::is_bad_source(work.parsed[i].key)) {
+    drop(work, i, abi::DropReason::bad_source);
+    return false;
+  }
+  return true;
+}
+
+LB_INLINE void count_run(Work& work, std::uint32_t run, std::uint32_t packets, std::uint64_t bytes) {
+  work.runs[run].packets += packets;
+  work.runs[run].bytes += bytes;
+}
+
+// Every frame that was parsed in general is a run of its own: what is asked where a run begins, all of them are asked.
 void stage_vip(Work& work) {
   Burst& burst = *work.burst;
-  const Snapshot& snapshot = *work.snapshot;
-  const VipTable vips = vip_table_of(snapshot);
-  const abi::VipCell* last = vips.cells;
-  std::uint32_t last_listener = kNoListener;
-  for (std::uint32_t n = 0; n < work.whole.count; ++n) {
-    const std::uint32_t i = work.whole.at[n];
-    const bool plain = work.form[i] != Form::parsed;
-    const std::uint32_t listener =
-        plain ? listener_of_plain(work, vips, i, last) : find_listener(snapshot, vips, work.parsed[i].key, work.vip_hash[i]);
-    if (listener >= kNoListener) [[unlikely]] {
-      listener == kNotVip ? punt(work, i, abi::DropReason::punt_failed) : drop(work, i, abi::DropReason::no_listener);
-      continue;
+  const FlowTableState table = work.options.flows->state();
+  const VipTable vips = vip_table_of(*work.snapshot);
+  const std::uint32_t packets = burst.count;
+  constexpr std::uint32_t kAskAgain = kNoRun + 1U;  // equal to no packet's run
+  std::uint32_t last = kAskAgain;
+  std::uint32_t in_run = 0;
+  std::uint32_t served = 0;
+  std::uint64_t bytes = 0;
+  std::uint32_t listener = 0;
+  std::uint32_t group = 0;
+  for (std::uint32_t i = 0; i < packets; ++i) {
+    if (work.run[i] != last) {
+      if (in_run != 0) count_run(work, last, in_run, bytes);
+      in_run = 0;
+      bytes = 0;
+      last = kAskAgain;
+      if (work.run[i] == kNoRun) continue;
+      Run& run = work.runs[work.run[i]];
+      const bool parsed = work.form[i] == Form::parsed;
+      if ((parsed || !enter_plain_run(work, vips, i, run)) && !enter_run(work, vips, i)) continue;
+      prefetch_for_write(&work.options.listener_stats[run.counter_index]);
+      listener = run.listener;
+      group = run.group;
+      if (parsed && !may_go_on(work, i)) {
+        burst.listener[i] = listener;
+        count_run(work, work.run[i], 1, burst.length[i]);
+        continue;
+      }
+      last = work.run[i];
     }
-    if (listener != last_listener) prefetch(&snapshot.listeners()[listener]);
-    last_listener = listener;
+    ++in_run;
+    bytes += burst.length[i];
     burst.listener[i] = listener;
-    push(work.listed, i);
-    const std::uint8_t ttl = plain ? burst.data[i][kPlainIp + net::kIpv4TtlAt] : work.parsed[i].ttl;
-    if (ttl <= 1) [[unlikely]] {
-      drop(work, i, abi::DropReason::ttl_expired);
-    } else if (has_bad_source(work, i)) [[unlikely]] {
-      drop(work, i, abi::DropReason::bad_source);
-    } else {
-      push(work.served, i);
-    }
+    burst.group[i] = group;
+    const std::uint64_t first = first_line(work.hash[i], table.line_count);
+    work.first[i] = first;
+    prefetch(&table.lines[first]);
+    prefetch_for_write(burst.data[i] - 1);  // where the outer header goes
+    work.served.at[served++] = static_cast<std::uint8_t>(i);
   }
+  if (in_run != 0) count_run(work, last, in_run, bytes);
+  work.served.count = served;
 }
 
 // ---- flow
 
+// Notes the entry, if `line` has it, and asks for its target.
+LB_INLINE bool look_in(Work& work, const abi::Target* targets, std::uint32_t i, abi::FlowLine& line,
+                       std::uint64_t fingerprint) {
+  const std::uint32_t found = match(line, fingerprint);
+  if (found == 0) return false;
+  const std::uint32_t index = lowest_bit(found);
+  work.slot[i] = {&line, index};
+  prefetch(&targets[meta_target(line.meta[index])]);
+  return true;
+}
+
 void stage_flow(Work& work) {
-  const FlowTableState& table = work.options.flows->state();
+  const FlowTableState table = work.options.flows->state();
   const abi::Target* targets = work.snapshot->targets().data();
+  const std::uint64_t tick = work.tick;
+  const std::uint32_t packets = work.served.count;
   Lane elsewhere;
-  for (std::uint32_t n = 0; n < work.served.count; ++n) {
+  for (std::uint32_t n = 0; n < packets; ++n) {
     const std::uint32_t i = work.served.at[n];
-    abi::FlowLine* line = &table.lines[work.first[i]];
+    abi::FlowLine& line = table.lines[work.first[i]];
     const std::uint64_t fingerprint = fingerprint_of(work.hash[i]);
-    const FlowSlot slot = find_in(line, fingerprint);
-    work.slot[i] = slot;
-    if (slot.line != nullptr) [[likely]] {
-      prefetch(&targets[meta_target(line->meta[slot.index])]);
-    } else if (line->overflow != 0 || match(*line, 0) == 0) {  // it may be there, or have to go there
+    work.fresh_key[i] = fingerprint | tick;
+    if (look_in(work, targets, i, line, fingerprint)) [[likely]]
+      continue;
+    work.slot[i].line = nullptr;
+    if (line.overflow != 0 || match(line, 0) == 0) {  // it may be there, or have to go there
       prefetch(&table.lines[other_line(work.first[i], fingerprint, table.line_count)]);
       push(elsewhere, i);
     } else {
@@ -162,13 +221,8 @@ void stage_flow(Work& work) {
   for (std::uint32_t n = 0; n < elsewhere.count; ++n) {
     const std::uint32_t i = elsewhere.at[n];
     const std::uint64_t fingerprint = fingerprint_of(work.hash[i]);
-    const FlowSlot slot = find_in(&table.lines[other_line(work.first[i], fingerprint, table.line_count)], fingerprint);
-    work.slot[i] = slot;
-    if (slot.line != nullptr) {
-      prefetch(&targets[meta_target(slot.line->meta[slot.index])]);
-    } else {
-      push(work.missed, i);
-    }
+    const std::uint64_t second = other_line(work.first[i], fingerprint, table.line_count);
+    if (!look_in(work, targets, i, table.lines[second], fingerprint)) push(work.missed, i);
   }
 }
 
@@ -314,53 +368,90 @@ LB_INLINE Pick pick_again(Work& work, std::uint32_t i) {
                {Fate::renew, first_state(udp, packet.tcp_flags)});
 }
 
-inline constexpr std::uint32_t kPlainStates =
-    1U << static_cast<std::uint32_t>(FlowState::assumed) | 1U << static_cast<std::uint32_t>(FlowState::udp);
+// Whether a flow is proven and not ending: `assumed` or `udp`.
+LB_INLINE bool is_steady(std::uint32_t meta) {
+  static_assert(static_cast<unsigned>(FlowState::assumed) == 2 && static_cast<unsigned>(FlowState::udp) == 6);
+  return (meta & 0xb00000) == 0x200000;
+}
 
-// The common hit: a live, proven flow to a target in good order, and a packet that changes nothing. judge() says `forward`
-// and the same state for all of these (a test walks through them).
-LB_INLINE bool is_plain(const abi::Target& target, const abi::Listener& listener, std::uint32_t meta, std::uint32_t idle,
-                        std::uint8_t tcp_flags) {
+// Whether a target is live, its next hop known, and its flows are to stay.
+LB_INLINE bool is_usable(const abi::Target& target) {
   static_assert(offsetof(abi::Target, tracked) == offsetof(abi::Target, flags) + 1 &&
                 abi::TrackedFlows::keep == abi::TrackedFlows{});
   constexpr std::uint16_t kUsable = abi::kTargetLive | abi::kTargetResolved;  // and in the byte above it, tracked: keep
-  const std::uint32_t state = kPlainStates >> (meta >> 20 & 0xf) & 1;
-  const std::uint32_t flags = tcp_flags & (net::kTcpFin | net::kTcpSyn | net::kTcpRst);
-  const bool usable = (load<std::uint16_t>(&target.flags) & (0xff00 | kUsable)) == kUsable;
-  return (static_cast<unsigned>(usable) & state & static_cast<unsigned>(flags == 0) &
-          static_cast<unsigned>(listener.groups[0].group == target.group) &
-          static_cast<unsigned>(idle < kMinIdleLimitTicks)) != 0;
+  return (load<std::uint16_t>(&target.flags) & (0xff00 | kUsable)) == kUsable;
 }
 
-void stage_decide(Work& work) {
+// The common hit: a live, proven flow to a target in good order, and a packet that changes nothing. judge() says `forward`
+// and the same state for all of these (a test walks through them). Returns its target, or nullptr: serve_entry() knows.
+LB_INLINE const abi::Target* plain_hit(const Work& work, Burst& burst, std::uint32_t i,
+                                       std::span<const abi::Target> targets) {
+  const FlowSlot slot = work.slot[i];
+  if (slot.line == nullptr || (work.tcp_flags[i] & (net::kTcpFin | net::kTcpSyn | net::kTcpRst)) != 0) [[unlikely]]
+    return nullptr;
+  const std::uint64_t key = slot.line->key[slot.index];
+  const std::uint64_t fresh = work.fresh_key[i];
+  if ((key ^ fresh) > kTickMask) [[unlikely]]
+    return nullptr;
+  if (key != fresh && idle_ticks(key, fresh) >= kMinIdleLimitTicks) [[unlikely]]
+    return nullptr;
+  const std::uint32_t meta = slot.line->meta[slot.index];
+  const std::uint32_t id = meta_target(meta);
+  if (!is_steady(meta) || id >= targets.size()) [[unlikely]]
+    return nullptr;
+  const abi::Target& target = targets[id];
+  if (!is_usable(target) || target.group != burst.group[i]) [[unlikely]]
+    return nullptr;
+  if (key != fresh) put(slot.line->key[slot.index], fresh);
+  burst.target[i] = id;
+  burst.flow[i] = FlowResult::hit;
+  burst.out_port[i] = target.out_port;
+  return &target;
+}
+
+LB_INLINE bool rewrite_plain(const Work& work, Burst& burst, std::uint32_t i, const abi::Target& target,
+                             const PlainSources& sources) {
+  return work.form[i] != Form::parsed &&
+         forward_plain(target, work.hash[i], sources, burst.headroom[i], burst.data[i], burst.length[i]);
+}
+
+// Whatever is not a plain hit.
+[[gnu::noinline]] void serve_otherwise(Work& work, std::uint32_t i) {
+  const FlowSlot slot = work.slot[i];
+  work.burst->group[i] = abi::kNoIndex;
+  if (slot.line == nullptr) return serve_without_entry(work, i, true);
+  if ((slot.line->key[slot.index] ^ work.fresh_key[i]) > kTickMask) {
+    return serve_without_entry(work, i, false);  // moved or evicted by an earlier packet of this burst
+  }
+  serve_entry(work, i, slot);
+}
+
+// Decides, and rewrites plain hits at once while packet and target are at hand. kApart, for the bench's rows of single
+// stages: the rewrite stage does that too.
+template <bool kApart>
+void decide(Work& work) {
+  Burst& burst = *work.burst;
   const auto targets = work.snapshot->targets();
-  const abi::Listener* listeners = work.snapshot->listeners().data();
-  std::uint64_t hits = 0;
-  for (std::uint32_t n = 0; n < work.served.count; ++n) {
+  const PlainSources sources = plain_sources(*work.snapshot);
+  const std::uint32_t packets = work.served.count;
+  std::uint32_t hits = 0;
+  std::uint32_t forwarded = 0;
+  for (std::uint32_t n = 0; n < packets; ++n) {
     const std::uint32_t i = work.served.at[n];
-    FlowSlot slot = work.slot[i];
-    if (slot.line == nullptr) {
-      serve_without_entry(work, i, true);
+    const abi::Target* target = plain_hit(work, burst, i, targets);
+    if (target == nullptr) [[unlikely]] {
+      serve_otherwise(work, i);
       continue;
     }
-    const std::uint64_t key = slot.line->key[slot.index];
-    if (((key ^ fingerprint_of(work.hash[i])) & ~kTickMask) != 0) [[unlikely]] {
-      serve_without_entry(work, i, false);  // moved or evicted by an earlier packet of this burst
-      continue;
-    }
-    const std::uint32_t meta = slot.line->meta[slot.index];
-    const std::uint32_t id = meta_target(meta);
-    if (id < targets.size() && is_plain(targets[id], listeners[work.burst->listener[i]], meta, idle_ticks(key, work.tick),
-                                        work.tcp_flags[i])) [[likely]] {
-      ++hits;
-      touch(slot, work.tick);
-      prefetch_for_write(&work.options.listener_stats[listeners[work.burst->listener[i]].counter_index]);
-      note(work, i, FlowResult::hit, targets[id].group, id);
-      send_to(work, i, targets[id]);
+    ++hits;
+    if (!kApart && rewrite_plain(work, burst, i, *target, sources)) [[likely]] {
+      ++forwarded;
     } else {
-      serve_entry(work, i, slot);
+      work.target[i] = target;
+      push(work.sent, i);
     }
   }
+  work.forwarded += forwarded;
   count(work, abi::Counter::flow_hits) += hits;
 }
 
@@ -388,53 +479,38 @@ void stage_decide(Work& work) {
 void stage_rewrite(Work& work) {
   Burst& burst = *work.burst;
   const PlainSources sources = plain_sources(*work.snapshot);
-  const std::uint32_t packets = work.sent.count;
-  std::uint64_t forwarded = 0;
-  for (std::uint32_t n = 0; n < packets; ++n) {
+  std::uint32_t forwarded = 0;
+  for (std::uint32_t n = 0; n < work.sent.count; ++n) {
     const std::uint32_t i = work.sent.at[n];
-    const bool sent = work.form[i] != Form::parsed && forward_plain(*work.target[i], work.hash[i], sources,
-                                                                    burst.headroom[i], burst.data[i], burst.length[i]);
-    if (sent || forward_any(work, i)) [[likely]] {
-      burst.verdict[i] = Verdict::tx;
-      ++forwarded;
-    }
+    if (rewrite_plain(work, burst, i, *work.target[i], sources) || forward_any(work, i)) ++forwarded;
   }
-  count(work, abi::Counter::forwarded_packets) += forwarded;
+  work.forwarded += forwarded;
 }
 
 // ---- count
 
-LB_INLINE void add(std::uint64_t& word, std::uint64_t value) {
-  put(word, word + value);
-}
-
-void flush_counts(Work& work) {
-  for (std::size_t c = 0; c < abi::kCounterCount; ++c) {
-    if (work.counts[c] == 0) continue;
-    add(work.options.stats->counters[c], work.counts[c]);
-    work.counts[c] = 0;
-  }
-  put(work.options.stats->flows, work.options.flows->flows());
-}
-
-// Neighbours in a burst are often of one listener: its block is written once for each run of them.
-void stage_count(Work& work) {
+// Packets for a listener that did not go to a target.
+[[gnu::noinline]] void count_dropped(Work& work) {
   const Burst& burst = *work.burst;
-  const abi::Listener* listeners = work.snapshot->listeners().data();
-  for (std::uint32_t n = 0; n < work.listed.count;) {
-    const std::uint32_t listener = burst.listener[work.listed.at[n]];
-    abi::ListenerStats run;
-    for (; n < work.listed.count && burst.listener[work.listed.at[n]] == listener; ++n) {
-      const std::uint32_t i = work.listed.at[n];
-      ++run.packets;
-      run.bytes += work.rx_bytes[i];
-      run.dropped_packets += burst.verdict[i] == Verdict::tx ? 0 : 1;
-    }
-    abi::ListenerStats& stats = work.options.listener_stats[listeners[listener].counter_index];
+  for (std::uint32_t i = 0; i < burst.count; ++i) {
+    if (burst.listener[i] == abi::kNoIndex || burst.verdict[i] == Verdict::tx) continue;
+    abi::ListenerStats& stats = work.options.listener_stats[work.snapshot->listeners()[burst.listener[i]].counter_index];
+    add(stats.dropped_packets, 1);
+  }
+}
+
+void stage_count(Work& work) {
+  std::uint32_t listed = 0;
+  for (std::uint32_t r = 0; r < work.run_count; ++r) {
+    const Run& run = work.runs[r];
+    if (run.packets == 0) continue;
+    abi::ListenerStats& stats = work.options.listener_stats[run.counter_index];
     add(stats.packets, run.packets);
     add(stats.bytes, run.bytes);
-    if (run.dropped_packets != 0) add(stats.dropped_packets, run.dropped_packets);
+    listed += run.packets;
   }
+  if (listed != work.forwarded) count_dropped(work);
+  count(work, abi::Counter::forwarded_packets) += work.forwarded;
   flush_counts(work);
 }
 
@@ -445,8 +521,11 @@ LB_INLINE void fill(std::array<T, kBurst>& all, T value) {
 
 void begin(Work& work) {
   Burst& burst = *work.burst;
-  work.whole.count = work.listed.count = work.served.count = work.missed.count = work.sent.count = 0;
+  work.uncommon.count = work.served.count = work.missed.count = work.sent.count = 0;
+  work.run_count = work.forwarded = 0;
   work.inserted = false;
+  fill(work.form, Form::plain);
+  fill(burst.verdict, Verdict::tx);
   fill(burst.reason, abi::DropReason::none);
   fill(burst.flow, FlowResult::none);
   fill(burst.listener, abi::kNoIndex);
@@ -461,42 +540,13 @@ void process(Work& work) {
   stage_vip(work);
   stage_flow(work);
   stage_pick(work);
-  stage_decide(work);
+  decide<false>(work);
   stage_rewrite(work);
   stage_count(work);
 }
 
-// ---- sweep
-
-// An entry that the sweep may find over: idle for some time, or any while targets are to lose their flows.
-LB_INLINE bool is_due(Work& work, const abi::FlowLine& line, std::uint32_t i) {
-  const std::uint32_t meta = line.meta[i];
-  const FlowState state = meta_state(meta);
-  const abi::Target* target = live_target(*work.snapshot, meta_target(meta));
-  const bool to_forget = target == nullptr || target->tracked == abi::TrackedFlows::rehash ||
-                         (target->tracked == abi::TrackedFlows::reset && is_udp(state));
-  if (to_forget) {
-    ++count(work, abi::Counter::flow_rehashed);
-    return true;
-  }
-  const std::uint32_t idle = idle_ticks(line.key[i], work.tick);
-  if (idle < kMinIdleLimitTicks || idle < sweep_limit_ticks(work.snapshot->groups()[target->group], state)) return false;
-  ++count(work, abi::Counter::flow_expired);
-  return true;
-}
-
 void sweep(Work& work, std::uint32_t lines) {
-  FlowTableState& table = work.options.flows->state();
-  const bool look_at_all = work.snapshot->forgets_flows();
-  for (std::uint64_t n = lines < table.line_count ? lines : table.line_count; n > 0; --n) {
-    abi::FlowLine& line = table.lines[table.sweep_line];
-    for (std::uint32_t i = 0; i < abi::kFlowsPerLine; ++i) {
-      const bool idle = idle_ticks(line.key[i], work.tick) >= kMinIdleLimitTicks;
-      if (line.key[i] != 0 && (idle || look_at_all) && is_due(work, line, i)) erase(table, {&line, i});
-    }
-    table.sweep_line = table.sweep_line + 1 == table.line_count ? 0 : table.sweep_line + 1;
-  }
-  flush_counts(work);
+  sweep_lines(work, lines);
 }
 
 Hash128 hash_one(const HashKeys& keys, const net::FlowKey& key) {
@@ -508,7 +558,8 @@ bool supported() {
 #if defined(__AVX512F__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx2") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("aes");
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("aes") &&
+         __builtin_cpu_supports("vaes");
 #elif defined(__AVX2__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
          __builtin_cpu_supports("fma") && __builtin_cpu_supports("aes");
@@ -525,7 +576,7 @@ const Kernel LB_KERNEL = {
     .supported = supported,
     .process = process,
     .begin = begin,
-    .stages = {stage_parse, stage_vip, stage_flow, stage_pick, stage_decide, stage_rewrite, stage_count},
+    .stages = {stage_parse, stage_vip, stage_flow, stage_pick, decide<true>, stage_rewrite, stage_count},
     .sweep = sweep,
     .hash = hash_one,
 };

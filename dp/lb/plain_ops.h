@@ -7,6 +7,9 @@
 // Whatever is done here equals what dp/net does in general: tests compare the two.
 #pragma once
 
+#include <immintrin.h>
+
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -40,22 +43,6 @@ LB_INLINE std::uint8_t plain_tcp_flags(const std::uint8_t* frame) {
   return plain_protocol(frame) == kTcp ? frame[kPlainL4 + net::kTcpFlagsAt] : std::uint8_t{0};
 }
 
-// Exactly what net::detail::parse_plain_v4 accepts, the checksum apart.
-LB_INLINE bool is_plain_frame(const std::uint8_t* frame, std::uint32_t length) {
-  if (length < kPlainL4 + net::kUdpBytes) return false;
-  const auto type_version = load<std::uint32_t>(frame + net::kEtherTypeAt) & 0xffffff;
-  const auto fragment = load<std::uint16_t>(frame + kPlainIp + net::kIpv4FragmentAt) & swap16(net::kIpv4MoreOrOffset);
-  const std::uint32_t ip_length = plain_ip_length(frame);
-  if (type_version != 0x450008 || fragment != 0 || ip_length > length - net::kEthernetBytes) return false;
-  if (plain_protocol(frame) == kTcp) [[likely]] {
-    if (ip_length < net::kIpv4Bytes + net::kTcpBytes) return false;
-    const std::uint32_t header_bytes = (frame[kPlainL4 + net::kTcpDataOffsetAt] & 0xf0U) >> 2;
-    return header_bytes >= net::kTcpBytes && net::kIpv4Bytes + header_bytes <= ip_length;
-  }
-  const std::uint32_t udp_bytes = load_be16(frame + kPlainL4 + net::kUdpLengthAt);
-  return plain_protocol(frame) == kUdp && udp_bytes >= net::kUdpBytes && net::kIpv4Bytes + udp_bytes <= ip_length;
-}
-
 // As parse() would fill it.
 LB_INLINE void parse_plain_frame(const std::uint8_t* frame, net::ParsedPacket& packet) {
   net::detail::store_v4(packet.key.source, plain_source(frame));
@@ -77,15 +64,58 @@ LB_INLINE void parse_plain_frame(const std::uint8_t* frame, net::ParsedPacket& p
   packet.dont_fragment = (frame[kPlainIp + net::kIpv4FragmentAt] & 0x40) != 0;
 }
 
-// Whether the source may be one that net::is_bad_source() refuses, by its first byte: 0, 127, 224-239, 255.
-struct SuspiciousSources {
-  std::uint64_t words[4] = {1, std::uint64_t{1} << 63, 0, std::uint64_t{0xffff} << 32 | std::uint64_t{1} << 63};
+// Sixteen bytes of the frame in one compare: every byte at least `low` and at most `high` once masked. EtherType, version
+// and header length, no fragment, TTL ≥ 2, protocol 6 … 17, and a first byte of the source that is neither 0 nor ≥ 224.
+inline constexpr std::uint32_t kHeadAt = net::kEtherTypeAt;
+struct alignas(16) HeadLimits {
+  std::uint8_t mask[16] = {0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0x3f, 0xff, 0xff, 0xff, 0, 0, 0xff, 0};
+  std::uint8_t low[16] = {0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 2, kTcp, 0, 0, 1, 0};
+  std::uint8_t high[16] = {0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 0xff, kUdp, 0, 0, 223, 0};
 };
-constexpr SuspiciousSources kSuspicious;
+inline constexpr HeadLimits kHeadLimits;
 
-LB_INLINE bool is_suspicious_source(const std::uint8_t* frame) {
-  const std::uint8_t first = frame[kPlainIp + net::kIpv4SourceAt];
-  return (kSuspicious.words[first >> 6] >> (first & 63) & 1) != 0 || plain_source(frame) == plain_destination(frame);
+LB_INLINE __m128i load_128(const void* from) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(from));
+}
+
+LB_INLINE bool has_plain_head(const std::uint8_t* frame) {
+  const __m128i bytes = _mm_and_si128(load_128(frame + kHeadAt), load_128(kHeadLimits.mask));
+  const __m128i clamped = _mm_max_epu8(_mm_min_epu8(bytes, load_128(kHeadLimits.high)), load_128(kHeadLimits.low));
+  return _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, clamped)) == 0xffff;
+}
+
+// A plain frame that may go on whatever its VIP: what net::detail::parse_plain_v4 accepts, the checksum apart, with a TTL
+// above 1 and none of the sources that net::is_bad_source() refuses. `length` ≥ kPlainBytes.
+inline constexpr std::uint32_t kPlainBytes = net::kEthernetBytes + net::kIpv4Bytes + net::kUdpBytes;
+
+LB_INLINE bool is_servable_frame(const std::uint8_t* frame, std::uint32_t length) {
+  if (!has_plain_head(frame) || frame[kPlainIp + net::kIpv4SourceAt] == 127 ||
+      plain_source(frame) == plain_destination(frame)) {
+    return false;
+  }
+  const std::uint32_t ip_length = plain_ip_length(frame);
+  if (ip_length > length - net::kEthernetBytes) return false;
+  if (plain_protocol(frame) == kTcp) [[likely]] {
+    const std::uint32_t header_bytes = (frame[kPlainL4 + net::kTcpDataOffsetAt] & 0xf0U) >> 2;
+    return header_bytes >= net::kTcpBytes && net::kIpv4Bytes + header_bytes <= ip_length;
+  }
+  const std::uint32_t udp_bytes = load_be16(frame + kPlainL4 + net::kUdpLengthAt);
+  return plain_protocol(frame) == kUdp && udp_bytes >= net::kUdpBytes && net::kIpv4Bytes + udp_bytes <= ip_length;
+}
+
+// What the flow hash is made of, as it stands in the packet: source, destination, ports, protocol, three zero bytes.
+struct alignas(16) PlainTuple {
+  std::array<std::uint8_t, 16> bytes;
+};
+
+LB_INLINE __m128i plain_tuple(const std::uint8_t* frame) {
+  const __m128i words = load_128(frame + kPlainIp + net::kIpv4SourceAt);
+  return _mm_and_si128(_mm_insert_epi8(words, plain_protocol(frame), 12), _mm_set_epi32(0xff, -1, -1, -1));
+}
+
+// Whether two tuples go to one address, protocol and port.
+LB_INLINE bool is_same_listener(__m128i one, __m128i other) {
+  return _mm_testz_si128(_mm_xor_si128(one, other), _mm_set_epi32(0xff, static_cast<int>(0xffff0000), -1, 0)) != 0;
 }
 
 // The key of the VIP table's exact cell: the address's low word, and port, protocol and kind as they stand in a VipCell.
@@ -104,8 +134,8 @@ LB_INLINE PlainVipKey plain_vip_key(const std::uint8_t* frame) {
 struct PlainSources {
   std::uint32_t v4_prefix = 0;  // as in memory
   std::uint32_t v4_host_mask = 0;
-  bool v4_present = false;
-  bool v6_present = false;
+  std::uint32_t v4_outer_bytes = 0;  // more than any MTU where no source is configured
+  std::uint32_t v6_outer_bytes = 0;
   std::uint64_t v6_high = 0;  // as in memory
   std::uint64_t v6_low = 0;
   std::uint64_t v6_host_mask = 0;
@@ -120,8 +150,9 @@ LB_INLINE PlainSources plain_sources(const Snapshot& snapshot) {
   const abi::TunnelSource& v4 = snapshot.root().tunnel_source_v4;
   const abi::TunnelSource& v6 = snapshot.root().tunnel_source_v6;
   PlainSources sources;
-  sources.v4_present = v4.present != 0;
-  sources.v6_present = v6.present != 0;
+  constexpr std::uint32_t kNever = 1U << 20;
+  sources.v4_outer_bytes = v4.present != 0 ? net::kIpv4Bytes : kNever;
+  sources.v6_outer_bytes = v6.present != 0 ? net::kIpv6Bytes : kNever;
   sources.v4_host_mask = static_cast<std::uint32_t>(host_mask_of(v4) >> 32);
   sources.v4_prefix = load<std::uint32_t>(v4.prefix.bytes.data() + 12) & ~sources.v4_host_mask;
   sources.v6_host_mask = host_mask_of(v6);
@@ -130,40 +161,44 @@ LB_INLINE PlainSources plain_sources(const Snapshot& snapshot) {
   return sources;
 }
 
+// Twelve bytes of MACs, and four that are written over by what follows.
 LB_INLINE void copy_macs(std::uint8_t* frame, const abi::Target& target) {
-  static_assert(offsetof(abi::Target, source_mac) == offsetof(abi::Target, next_hop_mac) + 6);
-  const std::uint8_t* macs = target.next_hop_mac.data();
-  store(frame, load<std::uint64_t>(macs));
-  store(frame + 8, load<std::uint32_t>(macs + 8));
+  static_assert(offsetof(abi::Target, source_mac) == offsetof(abi::Target, next_hop_mac) + 6 &&
+                offsetof(abi::Target, next_hop_mac) + 16 <= sizeof(abi::Target));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(frame), load_128(target.next_hop_mac.data()));
 }
 
 // As net::decrement_ttl: TTL, protocol and checksum are one word; a sum is the same in either byte order.
 LB_INLINE void decrement_ttl_v4(std::uint8_t* ip) {
   const auto word = load<std::uint32_t>(ip + net::kIpv4TtlAt);
-  const std::uint32_t sum = (word >> 16) + 1;
-  store(ip + net::kIpv4TtlAt, ((word - 1) & 0xffff) | (sum + (sum >= 0xffff ? 1U : 0U)) << 16);
+  store(ip + net::kIpv4TtlAt, word + 0xffff + (static_cast<std::uint32_t>(word >= 0xfffe0000) << 16));
 }
 
-LB_INLINE void prepend_v4(std::uint8_t* inner, std::uint32_t ip_length, const abi::Target& target,
-                          const PlainSources& sources, std::uint64_t on_wire) {
+// The two halves of a sum added with the carry going round, in the upper half.
+LB_INLINE std::uint32_t folded_upper(std::uint64_t sum) {
+  const auto folded = static_cast<std::uint32_t>((sum + (sum << 32 | sum >> 32)) >> 32);
+  return folded + (folded << 16 | folded >> 16);
+}
+
+LB_INLINE void prepend_v4(std::uint8_t* inner, const abi::Target& target, const PlainSources& sources,
+                          std::uint64_t hash_high) {
   std::uint8_t* outer = inner - net::kIpv4Bytes;
   const auto id_flags = load<std::uint32_t>(inner + net::kIpv4IdAt);
-  const bool dont_fragment = (id_flags >> 16 & 0x40) != 0;
-  const std::uint32_t id = (id_flags ^ swap16(static_cast<std::uint16_t>(on_wire >> 48))) & 0xffff;
-  const std::uint32_t word0 = (load<std::uint32_t>(inner) & 0xff00U) | 0x45U |
-                              std::uint32_t{swap16(static_cast<std::uint16_t>(ip_length + net::kIpv4Bytes))} << 16;
-  const std::uint32_t word1 = dont_fragment ? 0x00400000U : id;
-  const std::uint32_t word2 = net::kDefaultTtl | static_cast<std::uint32_t>(abi::Protocol::ipip) << 8;
-  const std::uint32_t source =
-      sources.v4_prefix | (static_cast<std::uint32_t>(swap64(on_wire) >> 32) & sources.v4_host_mask);
+  const std::uint32_t on_wire = swap16(static_cast<std::uint16_t>(hash_high));
+  const std::uint32_t word0 = swap32(swap32(load<std::uint32_t>(inner)) + net::kIpv4Bytes);  // 4, 5, TOS, length
+  const std::uint32_t word1 = (id_flags & 0x00400000) != 0 ? 0x00400000 : (id_flags ^ on_wire) & 0xffff;
+  constexpr std::uint32_t kWord2 = net::kDefaultTtl | static_cast<std::uint32_t>(abi::Protocol::ipip) << 8;
+  const std::uint32_t source = sources.v4_prefix | (on_wire * 0x10001U & sources.v4_host_mask);
   const auto destination = load<std::uint32_t>(target.address.bytes.data() + 12);
-  const std::uint64_t sum = std::uint64_t{word0} + word1 + word2 + source + destination;
-  store(outer, word0 | std::uint64_t{word1} << 32);
-  store(outer + 8, word2 | std::uint32_t{net::checksum_finish(sum)} << 16 | std::uint64_t{source} << 32);
-  store(outer + 16, destination);
-  decrement_ttl_v4(inner);
+  const std::uint32_t sum = folded_upper(std::uint64_t{word0} + word1 + kWord2 + source + destination);
   copy_macs(outer - net::kEthernetBytes, target);
   store(outer - 2, swap16(net::kEtherTypeIpv4));
+  store(outer, word0);
+  store(outer + 4, word1);
+  store(outer + 8, (~sum & 0xffff0000) | kWord2);
+  store(outer + 12, source);
+  store(outer + 16, destination);
+  decrement_ttl_v4(inner);
 }
 
 LB_INLINE void prepend_v6(std::uint8_t* inner, std::uint32_t ip_length, const abi::Target& target,
@@ -173,14 +208,14 @@ LB_INLINE void prepend_v6(std::uint8_t* inner, std::uint32_t ip_length, const ab
   const std::uint32_t word0 = swap32(0x60000000U | std::uint32_t{inner[net::kIpv4TosAt]} << 20 | label);
   const std::uint32_t word1 = std::uint32_t{swap16(static_cast<std::uint16_t>(ip_length))} |
                               static_cast<std::uint32_t>(abi::Protocol::ipip) << 16 | std::uint32_t{net::kDefaultTtl} << 24;
+  copy_macs(outer - net::kEthernetBytes, target);
+  store(outer - 2, swap16(net::kEtherTypeIpv6));
   store(outer, word0 | std::uint64_t{word1} << 32);
   store(outer + 8, sources.v6_high);
   store(outer + 16, sources.v6_low | (swap64(on_wire) & sources.v6_host_mask));
   store(outer + 24, load<std::uint64_t>(target.address.bytes.data()));
   store(outer + 32, load<std::uint64_t>(target.address.bytes.data() + 8));
   decrement_ttl_v4(inner);
-  copy_macs(outer - net::kEthernetBytes, target);
-  store(outer - 2, swap16(net::kEtherTypeIpv6));
 }
 
 // Sends a plain frame untagged. True: done, data and length are the frame to send. False: it does not fit, or the target is
@@ -188,25 +223,27 @@ LB_INLINE void prepend_v6(std::uint8_t* inner, std::uint32_t ip_length, const ab
 LB_INLINE bool forward_plain(const abi::Target& target, const Hash128& hash, const PlainSources& sources,
                              std::uint32_t headroom, std::uint8_t*& data, std::uint32_t& length) {
   const std::uint32_t ip_length = plain_ip_length(data);
-  if (target.mode == abi::ForwardingMode::l2dsr) {
-    if (target.vlan != 0 || ip_length > target.mtu_bytes) return false;
-    copy_macs(data, target);
-    return true;
-  }
+  if (target.vlan != 0) [[unlikely]]
+    return false;
   std::uint8_t* inner = data + net::kEthernetBytes;
-  if (is_v4(target.address)) {
-    constexpr std::uint32_t kOuter = net::kIpv4Bytes;
-    if (target.vlan != 0 || ip_length + kOuter > target.mtu_bytes || kOuter > headroom || !sources.v4_present) return false;
-    prepend_v4(inner, ip_length, target, sources, wire_hash(hash));
-    data -= kOuter;
-    length = net::kEthernetBytes + kOuter + ip_length;
+  if (target.mode == abi::ForwardingMode::ipip) [[likely]] {
+    if (is_v4(target.address)) [[likely]] {
+      if (ip_length + sources.v4_outer_bytes > target.mtu_bytes || net::kIpv4Bytes > headroom) return false;
+      prepend_v4(inner, target, sources, hash.high);
+      data -= net::kIpv4Bytes;
+      length = net::kEthernetBytes + net::kIpv4Bytes + ip_length;
+      return true;
+    }
+    if (ip_length + sources.v6_outer_bytes > target.mtu_bytes || net::kIpv6Bytes > headroom) return false;
+    prepend_v6(inner, ip_length, target, sources, wire_hash(hash));
+    data -= net::kIpv6Bytes;
+    length = net::kEthernetBytes + net::kIpv6Bytes + ip_length;
     return true;
   }
-  constexpr std::uint32_t kOuter = net::kIpv6Bytes;
-  if (target.vlan != 0 || ip_length + kOuter > target.mtu_bytes || kOuter > headroom || !sources.v6_present) return false;
-  prepend_v6(inner, ip_length, target, sources, wire_hash(hash));
-  data -= kOuter;
-  length = net::kEthernetBytes + kOuter + ip_length;
+  if (target.mode != abi::ForwardingMode::l2dsr || ip_length > target.mtu_bytes) return false;
+  const auto type_and_ip = load<std::uint32_t>(data + net::kEtherTypeAt);
+  copy_macs(data, target);
+  store(data + net::kEtherTypeAt, type_and_ip);
   return true;
 }
 

@@ -246,6 +246,10 @@ class SnapshotVerifier {
         if (cell.port < out_->listeners_[cell.index].first_port || cell.port > out_->listeners_[cell.index].last_port) {
           return refuse(kBounds, "vip_table[%zu]: port %u is not of listener %u", i, cell.port, cell.index);
         }
+        if (cell.first_group != out_->listeners_[cell.index].groups[0].group ||
+            cell.counter_index != out_->listeners_[cell.index].counter_index) {
+          return refuse(kBounds, "vip_table[%zu]: group or counters differ from listener %u", i, cell.index);
+        }
         return of_listener(cell, cell.index, i);
       case abi::VipCellKind::ranges: {
         const auto all = out_->range_listeners_;

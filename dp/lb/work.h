@@ -53,6 +53,17 @@ LB_INLINE void push(Lane& lane, std::uint32_t packet) {
 // Of a packet: parsed: `parsed` is filled; plain: the frame is plain (plain_ops.h), `parsed` is not filled; both.
 enum class Form : std::uint8_t { parsed, plain, both };
 
+// Neighbours in a burst that go to one address, protocol and port: the listener is looked up once for all of them.
+struct Run {
+  std::uint32_t vip_hash = 0;
+  std::uint32_t listener = kNoListener;  // or kNotVip
+  std::uint32_t group = abi::kNoIndex;   // the listener's first
+  std::uint32_t counter_index = 0;
+  std::uint32_t packets = 0;  // for the listener's counters
+  std::uint64_t bytes = 0;
+};
+inline constexpr std::uint8_t kNoRun = 0xff;  // a packet that needs no listener: it has come to its end
+
 struct alignas(abi::kCacheLineBytes) Work {
   explicit Work(const PipelineOptions& from)
       : options(from), resets(from.resets_per_second), errors(from.resets_per_second) {}
@@ -69,22 +80,25 @@ struct alignas(abi::kCacheLineBytes) Work {
   bool inserted = false;  // an entry has come, moved or gone since the flow stage: look again before inserting
   std::array<std::uint64_t, abi::kCounterCount> counts{};  // flushed to the worker's block at the end of the burst
 
-  Lane whole;   // a complete TCP or UDP packet
-  Lane listed;  // … for a listener
-  Lane served;  // … that may go on: TTL and source are in order
-  Lane missed;  // … without an entry when the flow stage looked
-  Lane sent;    // … that goes to a target
+  Lane uncommon;  // a complete TCP or UDP packet that is not plain: it is hashed by itself
+  Lane served;    // a complete TCP or UDP packet for a listener, TTL and source in order
+  Lane missed;    // … without an entry when the flow stage looked
+  Lane sent;      // … that goes to a target, and is to be rewritten
+  std::uint32_t run_count = 0;
+  std::uint32_t forwarded = 0;  // packets rewritten for their target
 
+  alignas(abi::kCacheLineBytes) std::array<PlainTuple, kBurst> tuple;  // of plain frames
+  alignas(abi::kCacheLineBytes) std::array<Hash128, kBurst> hash;      // of `served`
   std::array<Form, kBurst> form;
-  std::array<net::ParsedPacket, kBurst> parsed;
+  std::array<std::uint8_t, kBurst> run;  // into runs, or kNoRun
   std::array<std::uint8_t, kBurst> tcp_flags;
-  std::array<std::uint32_t, kBurst> rx_bytes;
-  std::array<Hash128, kBurst> hash;
-  std::array<std::uint64_t, kBurst> first;  // line of the flow table
-  std::array<std::uint32_t, kBurst> vip_hash;
-  std::array<FlowSlot, kBurst> slot;
-  std::array<Pick, kBurst> picked;                // of `missed`
+  std::array<std::uint64_t, kBurst> first;        // line of the flow table
+  std::array<std::uint64_t, kBurst> fresh_key;    // fingerprint and this burst's tick: the key of an entry just touched
+  std::array<FlowSlot, kBurst> slot;              // the flow's entry when the flow stage looked
   std::array<const abi::Target*, kBurst> target;  // of `sent`
+  std::array<Run, kBurst> runs;
+  std::array<Pick, kBurst> picked;  // of `missed`
+  std::array<net::ParsedPacket, kBurst> parsed;
 };
 
 LB_INLINE std::uint64_t& count(Work& work, abi::Counter counter) {

@@ -84,8 +84,11 @@ inline Bytes make_root(const SnapshotSpec& spec, const Bytes& segment) {
   for (std::uint32_t i = 0; i < vips.size(); ++i) {
     detail::insert(cells, {.address = vips[i].address, .kind = abi::VipCellKind::vip, .index = i});
   }
-  detail::insert(
-      cells, {.address = spec.vip, .port = spec.listener_port, .protocol = spec.protocol, .kind = abi::VipCellKind::exact});
+  detail::insert(cells, {.address = spec.vip,
+                         .port = spec.listener_port,
+                         .protocol = spec.protocol,
+                         .kind = abi::VipCellKind::exact,
+                         .counter_index = static_cast<std::uint16_t>(spec.counter_index)});
   abi::Listener listener;
   listener.first_port = listener.last_port = spec.listener_port;
   listener.protocol = spec.protocol;

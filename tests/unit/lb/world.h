@@ -208,7 +208,9 @@ inline std::vector<abi::VipCell> make_vip_table(const World& world, std::vector<
                      .port = listener.first_port,
                      .protocol = listener.protocol,
                      .kind = abi::VipCellKind::exact,
-                     .index = l});
+                     .index = l,
+                     .first_group = static_cast<std::uint16_t>(listener.groups[0].group),
+                     .counter_index = static_cast<std::uint16_t>(listener.counter_index)});
   }
   return table;
 }
