@@ -97,7 +97,13 @@ Fields fields_of(const StaticNeighbour& neighbour) {
 Fields global_fields_of(const Config& config) {
   return {{"seed", number(config.seed)},
           {"tunnel_source.ipv4", config.tunnel_source_v4 ? format_prefix(*config.tunnel_source_v4) : ""},
-          {"tunnel_source.ipv6", config.tunnel_source_v6 ? format_prefix(*config.tunnel_source_v6) : ""}};
+          {"tunnel_source.ipv6", config.tunnel_source_v6 ? format_prefix(*config.tunnel_source_v6) : ""},
+          {"packet_hygiene.martians", boolean(config.hygiene.martians)},
+          {"packet_hygiene.land", boolean(config.hygiene.land)},
+          {"packet_hygiene.tcp_flags", boolean(config.hygiene.tcp_flags)},
+          {"packet_hygiene.source_route", boolean(config.hygiene.source_route)},
+          {"packet_hygiene.tiny_fragments", boolean(config.hygiene.tiny_fragments)},
+          {"packet_hygiene.l4_checksums", boolean(config.hygiene.l4_checksums)}};
 }
 
 }  // namespace lb::cp

@@ -32,6 +32,7 @@ class Validator {
     targets();
     tunnel_sources();
     neighbours();
+    hygiene();
     return std::move(result_);
   }
 
@@ -273,6 +274,17 @@ class Validator {
     };
     result_.tunnel_source_v4 = source(file_.tunnel_source().ipv4(), true, "tunnel_source.ipv4");
     result_.tunnel_source_v6 = source(file_.tunnel_source().ipv6(), false, "tunnel_source.ipv6");
+  }
+
+  void hygiene() {
+    const config::PacketHygiene& from = file_.packet_hygiene();
+    PacketHygiene& to = result_.hygiene;
+    if (from.has_martians()) to.martians = from.martians();
+    if (from.has_land()) to.land = from.land();
+    if (from.has_tcp_flags()) to.tcp_flags = from.tcp_flags();
+    if (from.has_source_route()) to.source_route = from.source_route();
+    if (from.has_tiny_fragments()) to.tiny_fragments = from.tiny_fragments();
+    if (from.has_l4_checksums()) to.l4_checksums = from.l4_checksums();
   }
 
   void neighbours() {

@@ -99,6 +99,17 @@ struct StaticNeighbour {
   bool operator==(const StaticNeighbour&) const = default;
 };
 
+// What is refused of every packet for a VIP.
+struct PacketHygiene {
+  bool martians = true;
+  bool land = true;
+  bool tcp_flags = true;
+  bool source_route = true;
+  bool tiny_fragments = true;
+  bool l4_checksums = false;
+  bool operator==(const PacketHygiene&) const = default;
+};
+
 // The desired state.
 struct Config {
   std::uint64_t seed = 0;
@@ -108,6 +119,7 @@ struct Config {
   std::optional<AddressPrefix> tunnel_source_v4;
   std::optional<AddressPrefix> tunnel_source_v6;
   std::vector<StaticNeighbour> static_neighbours;
+  PacketHygiene hygiene;
   bool operator==(const Config&) const = default;
 };
 

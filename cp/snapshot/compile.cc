@@ -62,6 +62,7 @@ class Assembly {
     root.names = bytes.add(std::span<const char>(names_));
     root.tunnel_source_v4 = tunnel_source(input_.tunnel_source_v4);
     root.tunnel_source_v6 = tunnel_source(input_.tunnel_source_v6);
+    root.hygiene = hygiene(input_.hygiene);
     return bytes.finish(root);
   }
 
@@ -75,6 +76,12 @@ class Assembly {
   static abi::TunnelSource tunnel_source(const std::optional<AddressPrefix>& prefix) {
     if (!prefix) return {};
     return {prefix->address, prefix->length, 1, {}};
+  }
+
+  static std::uint32_t hygiene(const PacketHygiene& wanted) {
+    return (wanted.martians ? abi::kHygieneMartians : 0U) | (wanted.land ? abi::kHygieneLand : 0U) |
+           (wanted.tcp_flags ? abi::kHygieneTcpFlags : 0U) | (wanted.source_route ? abi::kHygieneSourceRoute : 0U) |
+           (wanted.tiny_fragments ? abi::kHygieneTinyFragments : 0U) | (wanted.l4_checksums ? abi::kHygieneL4Checksums : 0U);
   }
 
   abi::Name name(const std::string& text) {

@@ -54,6 +54,7 @@ struct SnapshotInput {
   std::vector<GroupInput> groups;
   std::optional<AddressPrefix> tunnel_source_v4;
   std::optional<AddressPrefix> tunnel_source_v6;
+  PacketHygiene hygiene;
 };
 
 // Immutable bytes of one segment. Sealed memfd where `fd` ≥ 0; owned.

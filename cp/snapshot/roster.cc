@@ -416,6 +416,7 @@ void Roster::rebuild_groups() {
 void Roster::rebuild_listeners() {
   input_.fleet_seed = config_.seed;
   input_.vips = config_.vips;
+  input_.hygiene = config_.hygiene;
   input_.tunnel_source_v4 = config_.tunnel_source_v4 ? config_.tunnel_source_v4 : default_tunnel_source_v4_;
   input_.tunnel_source_v6 = config_.tunnel_source_v6 ? config_.tunnel_source_v6 : default_tunnel_source_v6_;
   input_.listeners.clear();

@@ -45,7 +45,12 @@ namespace lb::abi {
   X(bad_extension_header, "IPv6 extension headers are malformed or too many")                \
   X(ttl_expired, "TTL or hop limit is 0 or 1")                                               \
   X(fragment, "IP fragment, first or not")                                                   \
-  X(bad_source, "source address is multicast, unspecified, loopback or the VIP itself")      \
+  X(bad_source, "source address no client can have: loopback, multicast, link-local, ...")   \
+  X(land, "source address is the VIP itself")                                                \
+  X(source_route, "IPv4 source route option, or IPv6 routing header with segments left")     \
+  X(bad_tcp_flags, "TCP flags no client sends: SYN with FIN or RST, none, Xmas")             \
+  X(tiny_fragment, "fragment so small that it hides ports or TCP flags")                     \
+  X(bad_l4_checksum, "TCP or UDP checksum is wrong")                                         \
   X(no_listener, "destination is a VIP, but no listener takes this protocol and port")       \
   X(listener_draining, "listener was removed; only its tracked flows are served")            \
   X(no_target, "target group has no target")                                                 \

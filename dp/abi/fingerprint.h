@@ -41,7 +41,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = mix_all(h, offsetof(Root, generation), offsetof(Root, fleet_seed), offsetof(Root, segments), offsetof(Root, vip_table),
               offsetof(Root, vips), offsetof(Root, range_listeners), offsetof(Root, listeners), offsetof(Root, groups),
               offsetof(Root, group_targets), offsetof(Root, targets), offsetof(Root, ports), offsetof(Root, names),
-              offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6));
+              offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6), offsetof(Root, hygiene));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
@@ -67,7 +67,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = size_align<TunnelSource>(h);
   h = mix_all(h, sizeof(Port), sizeof(Table), sizeof(Name));
   return mix_all(h, kForwardingModeCount, kStickinessCount, kTrackedFlowsCount, kTargetStateCount, kVipCellKindCount,
-                 kSnapshotVersion);
+                 kHygieneAll, kSnapshotVersion);
 }
 
 constexpr std::uint64_t region_fingerprint() {

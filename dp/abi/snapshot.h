@@ -183,6 +183,18 @@ struct TunnelSource {
   std::uint8_t reserved[6] = {};
 };
 
+// What is refused of packets for a VIP, whatever listener they are for (Root::hygiene; dp/lb/guard_hygiene.h).
+enum Hygiene : std::uint32_t {
+  kHygieneMartians = 1 << 0,
+  kHygieneLand = 1 << 1,
+  kHygieneTcpFlags = 1 << 2,
+  kHygieneSourceRoute = 1 << 3,
+  kHygieneTinyFragments = 1 << 4,
+  kHygieneL4Checksums = 1 << 5,  // reads every byte of every packet
+};
+inline constexpr std::uint32_t kHygieneAll = (1 << 6) - 1;
+inline constexpr std::uint32_t kHygieneDefault = kHygieneAll & ~static_cast<std::uint32_t>(kHygieneL4Checksums);
+
 struct Root {
   SegmentHeader header;
   Generation generation;
@@ -199,6 +211,8 @@ struct Root {
   Table names;            // char
   TunnelSource tunnel_source_v4;
   TunnelSource tunnel_source_v6;
+  std::uint32_t hygiene = kHygieneDefault;  // Hygiene
+  std::uint32_t reserved = 0;
 };
 static_assert(std::is_trivially_copyable_v<Root> && std::is_standard_layout_v<Root>);
 

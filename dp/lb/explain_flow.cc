@@ -2,6 +2,7 @@
 
 #include "dp/lb/decide.h"
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/guard_hygiene.h"
 #include "dp/lb/vip_table.h"
 
 namespace lb {
@@ -48,8 +49,8 @@ FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std
   if (index == kNoListener) return decision;
 
   decision.listener = index;
-  if (net::is_bad_source(key)) {
-    set_drop(decision, abi::DropReason::bad_source);
+  if (const abi::DropReason fault = source_fault(snapshot, key); fault != abi::DropReason::none) {
+    set_drop(decision, fault);
     return decision;
   }
   const abi::Listener& listener = snapshot.listeners()[index];

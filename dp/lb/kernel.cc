@@ -7,6 +7,7 @@
 #include "dp/lb/flow_hash_ops.h"
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/guard_hygiene.h"
 #include "dp/lb/sweep_ops.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/parse.h"
@@ -25,6 +26,8 @@ LB_COLD void take_unusual(Work& work, std::uint32_t i, net::ParseStatus status) 
   if (work.parsed[i].protocol == icmp || !is_vip(vip_table_of(*work.snapshot), key.destination)) {
     return punt(work, i, abi::DropReason::punt_failed);
   }
+  const abi::DropReason fault = unusual_fault(*work.snapshot, work.parsed[i], work.burst->data[i]);
+  if (fault != abi::DropReason::none) return drop(work, i, fault);
   drop(work, i, status.reason == abi::DropReason::fragment ? abi::DropReason::fragment : abi::DropReason::no_listener);
 }
 
@@ -47,7 +50,7 @@ LB_INLINE std::uint8_t begin_run(Work& work, const VipTable& vips, std::uint32_t
   if (status.result != net::ParseResult::ok) return take_unusual(work, i, status);
   const net::ParsedPacket& packet = work.parsed[i];
   work.run[i] = begin_run(work, vip_table_of(*work.snapshot), vip_hash(packet.key));
-  work.tcp_flags[i] = packet.tcp_flags;
+  work.tcp_flags[i] = packet.protocol == kTcp ? packet.tcp_flags : net::kTcpAck;
   push(work.uncommon, i);
 }
 
@@ -77,7 +80,7 @@ void stage_parse(Work& work) {
     }
     _mm_store_si128(reinterpret_cast<__m128i*>(&work.tuple[i]), tuple);
     work.run[i] = run;
-    work.tcp_flags[i] = plain_tcp_flags(frame);
+    work.tcp_flags[i] = plain_path_flags(frame);
   }
   const HashKeys& keys = work.options.flows->hash_keys();
   hash_v4_burst(keys, work.tuple.data(), work.hash.data(), packets);
@@ -125,11 +128,10 @@ LB_INLINE bool enter_plain_run(Work& work, const VipTable& vips, std::uint32_t i
     drop(work, i, abi::DropReason::ttl_expired);
     return false;
   }
-  if (net::is_bad_source(work.parsed[i].key)) {
-    drop(work, i, abi::DropReason::bad_source);
-    return false;
-  }
-  return true;
+  if (!has_odd_header(work.parsed[i])) return true;
+  const abi::DropReason fault = header_fault(*work.snapshot, work.parsed[i], work.burst->data[i]);
+  if (fault != abi::DropReason::none) drop(work, i, fault);
+  return fault == abi::DropReason::none;
 }
 
 LB_INLINE void count_run(Work& work, std::uint32_t run, std::uint32_t packets, std::uint64_t bytes) {
@@ -182,6 +184,8 @@ void stage_vip(Work& work) {
   }
   if (in_run != 0) count_run(work, last, in_run, bytes);
   work.served.count = served;
+  if ((work.snapshot->root().hygiene & abi::kHygieneL4Checksums) != 0) [[unlikely]]
+    keep_intact(work);
 }
 
 // ---- flow
@@ -323,9 +327,17 @@ LB_INLINE Pick pick_again(Work& work, std::uint32_t i) {
               [&](const net::FlowKey& key) { return flow_hash_fast(snapshot.slot_keys(), key); });
 }
 
+LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
+  const abi::DropReason fault = flags_fault(*work.snapshot, packet_of(work, i));
+  if (fault != abi::DropReason::none) drop(work, i, fault);
+  return fault != abi::DropReason::none;
+}
+
 // An entry that is not plainly live, or a packet that changes it.
 [[gnu::noinline]] void serve_entry(Work& work, std::uint32_t i, const FlowSlot& slot) {
   const Snapshot& snapshot = *work.snapshot;
+  if (has_odd_flags(work.tcp_flags[i]) && drop_bad_flags(work, i)) [[unlikely]]
+    return;
   const std::uint32_t meta = slot.line->meta[slot.index];
   const std::uint32_t id = meta_target(meta);
   const FlowState state = meta_state(meta);
@@ -362,6 +374,8 @@ LB_INLINE Pick pick_again(Work& work, std::uint32_t i) {
     const FlowSlot slot = find(work.options.flows->state(), work.first[i], fingerprint_of(work.hash[i]));
     if (slot.line != nullptr) return serve_entry(work, i, slot);
   }
+  if (has_odd_flags(work.tcp_flags[i]) && drop_bad_flags(work, i)) [[unlikely]]
+    return;
   const net::ParsedPacket& packet = packet_of(work, i);
   const bool udp = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
   send_by_hash(work, i, {}, has_pick ? work.picked[i] : pick_again(work, i),
@@ -387,7 +401,8 @@ LB_INLINE bool is_usable(const abi::Target& target) {
 LB_INLINE const abi::Target* plain_hit(const Work& work, Burst& burst, std::uint32_t i,
                                        std::span<const abi::Target> targets) {
   const FlowSlot slot = work.slot[i];
-  if (slot.line == nullptr || (work.tcp_flags[i] & (net::kTcpFin | net::kTcpSyn | net::kTcpRst)) != 0) [[unlikely]]
+  constexpr std::uint8_t kAsked = net::kTcpFin | net::kTcpSyn | net::kTcpRst | net::kTcpAck;
+  if (slot.line == nullptr || (work.tcp_flags[i] & kAsked) != net::kTcpAck) [[unlikely]]
     return nullptr;
   const std::uint64_t key = slot.line->key[slot.index];
   const std::uint64_t fresh = work.fresh_key[i];

@@ -43,6 +43,11 @@ LB_INLINE std::uint8_t plain_tcp_flags(const std::uint8_t* frame) {
   return plain_protocol(frame) == kTcp ? frame[kPlainL4 + net::kTcpFlagsAt] : std::uint8_t{0};
 }
 
+// What the packet path asks a packet's flags of: UDP's are those of an ordinary segment.
+LB_INLINE std::uint8_t plain_path_flags(const std::uint8_t* frame) {
+  return plain_protocol(frame) == kTcp ? frame[kPlainL4 + net::kTcpFlagsAt] : net::kTcpAck;
+}
+
 // As parse() would fill it.
 LB_INLINE void parse_plain_frame(const std::uint8_t* frame, net::ParsedPacket& packet) {
   net::detail::store_v4(packet.key.source, plain_source(frame));
@@ -85,7 +90,7 @@ LB_INLINE bool has_plain_head(const std::uint8_t* frame) {
 }
 
 // A plain frame that may go on whatever its VIP: what net::detail::parse_plain_v4 accepts, the checksum apart, with a TTL
-// above 1 and none of the sources that net::is_bad_source() refuses. `length` ≥ kPlainBytes.
+// above 1 and none of the sources that net::is_bad_source() and is_land() refuse. `length` ≥ kPlainBytes.
 inline constexpr std::uint32_t kPlainBytes = net::kEthernetBytes + net::kIpv4Bytes + net::kUdpBytes;
 
 LB_INLINE bool is_servable_frame(const std::uint8_t* frame, std::uint32_t length) {

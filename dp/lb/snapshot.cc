@@ -284,6 +284,7 @@ class SnapshotVerifier {
       const std::string_view text(out_->ports_[i].name, sizeof out_->ports_[i].name);
       if (text.find('\0') == std::string_view::npos) return refuse(kBounds, "ports[%zu]: name does not end", i);
     }
+    if (root_->hygiene > abi::kHygieneAll) return refuse(kBounds, "hygiene: %x", root_->hygiene);
     if (auto ok = tunnel_source(root_->tunnel_source_v4, true, "tunnel_source_v4"); !ok) return ok;
     return tunnel_source(root_->tunnel_source_v6, false, "tunnel_source_v6");
   }

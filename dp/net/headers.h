@@ -54,6 +54,7 @@ inline constexpr std::uint32_t kTcpFlagsAt = 13;
 inline constexpr std::uint32_t kTcpChecksumAt = 16;
 
 inline constexpr std::uint32_t kUdpLengthAt = 4;
+inline constexpr std::uint32_t kUdpChecksumAt = 6;
 
 inline constexpr std::uint8_t kDefaultTtl = 64;  // RFC 1700; of every header lb makes itself
 

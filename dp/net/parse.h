@@ -48,7 +48,9 @@ struct ParseStatus {
 inline constexpr std::uint8_t kTcpFin = 0x01;
 inline constexpr std::uint8_t kTcpSyn = 0x02;
 inline constexpr std::uint8_t kTcpRst = 0x04;
+inline constexpr std::uint8_t kTcpPsh = 0x08;
 inline constexpr std::uint8_t kTcpAck = 0x10;
+inline constexpr std::uint8_t kTcpUrg = 0x20;
 
 inline constexpr std::uint32_t kMaxExtensionHeaders = 8;
 
@@ -64,19 +66,22 @@ inline constexpr std::uint32_t kMaxExtensionHeaders = 8;
 // other_ip with protocol 43: its final destination is another.
 ParseStatus parse(const std::uint8_t* frame, std::uint32_t length, bool check_ip_checksum, ParsedPacket& out);
 
-// Source addresses no packet for a VIP may have: unspecified, loopback, multicast, limited broadcast, or the VIP itself
-// ("land"). Of a key whose destination is a VIP.
+// Source addresses no packet for a VIP may have (RFC 6890, "source" or "forwardable" false):
+//   IPv4 0/8, 127/8, 224/4, 240/4;  IPv6 ::/96 (unspecified, loopback, IPv4-compatible), fe80::/10, ff00::/8
 LB_INLINE bool is_bad_source(const FlowKey& key) {
-  const std::uint64_t high = load<std::uint64_t>(key.source.bytes.data());
-  const std::uint64_t low = load<std::uint64_t>(key.source.bytes.data() + 8);
-  const bool land = high == load<std::uint64_t>(key.destination.bytes.data()) &&
-                    low == load<std::uint64_t>(key.destination.bytes.data() + 8);
+  const std::uint8_t* bytes = key.source.bytes.data();
   if (key.is_v6 == 0) {
-    const auto address = swap32(static_cast<std::uint32_t>(low >> 32));
-    return land || address == 0 || address >> 24 == 127 || address >> 28 == 14 || address == 0xffffffff;
+    const std::uint32_t first = bytes[12];
+    return first == 0 || first == 127 || first >= 224;
   }
-  const bool reserved = high == 0 && (low == 0 || low == swap64(1));  // :: and ::1
-  return land || reserved || key.source.bytes[0] == 0xff;
+  const bool compatible = load<std::uint64_t>(bytes) == 0 && load<std::uint32_t>(bytes + 8) == 0;
+  return compatible || bytes[0] == 0xff || (bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80);
+}
+
+// A packet that names its destination as its source ("land").
+LB_INLINE bool is_land(const FlowKey& key) {
+  return load<std::uint64_t>(key.source.bytes.data()) == load<std::uint64_t>(key.destination.bytes.data()) &&
+         load<std::uint64_t>(key.source.bytes.data() + 8) == load<std::uint64_t>(key.destination.bytes.data() + 8);
 }
 
 namespace detail {

@@ -11,7 +11,7 @@ from tests.lib.lab import CLIENT, wait_until
 # Runs in the client's namespace. Each frame goes to the balancer's MAC; argument: the VIP.
 GARBAGE = """
 import random, sys
-from scapy.all import ARP, Ether, ICMP, IP, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, Raw, TCP, UDP, conf, fragment
+from scapy.all import ARP, Ether, ICMP, IP, IPOption_LSRR, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, Raw, TCP, UDP, conf, fragment
 vip4, vip6 = sys.argv[1], sys.argv[2]
 ether = Ether(dst="02:00:00:77:02:01", src="02:00:00:77:02:fe")
 ip, ip6 = IP(src="10.77.2.100", dst=vip4), IPv6(src="fd77:2::100", dst=vip6)
@@ -23,7 +23,11 @@ frames = {
   "bad_ip_header": [ether/IP(src="10.77.2.100", dst=vip4, ihl=4)/tcp],
   "truncated": [ether/IP(src="10.77.2.100", dst=vip4, len=400)/tcp],
   "bad_l4_header": [ether/ip/TCP(sport=50000, dport=80, dataofs=4)],
-  "bad_source": [ether/IP(src="127.0.0.1", dst=vip4)/tcp, ether/IP(src="224.0.0.1", dst=vip4)/tcp, ether/IP(src=vip4, dst=vip4)/tcp],
+  "bad_source": [ether/IP(src="127.0.0.1", dst=vip4)/tcp, ether/IP(src="224.0.0.1", dst=vip4)/tcp],
+  "land": [ether/IP(src=vip4, dst=vip4)/tcp],
+  "bad_tcp_flags": [ether/ip/TCP(sport=50000, dport=80, flags="SF"), ether/ip6/TCP(sport=50000, dport=80, flags=0)],
+  "source_route": [ether/IP(src="10.77.2.100", dst=vip4, options=IPOption_LSRR(routers=["10.77.2.1"]))/tcp],
+  "tiny_fragment": [ether/IP(src="10.77.2.100", dst=vip4, flags="MF", proto=6)/Raw(b"\\0" * 8)],
 }
 socket = conf.L2socket(iface="eth0")
 for reason, items in frames.items():

@@ -142,9 +142,9 @@ case("ipv6-extensions", "a routing header that has run its course is followed", 
 # ---- source addresses ----
 
 SOURCES = {
-    "the VIP itself": (VIP4, VIP4), "a multicast address": ("224.0.0.5", VIP4), "a loopback address": ("127.0.0.1", VIP4),
+    "a multicast address": ("224.0.0.5", VIP4), "a loopback address": ("127.0.0.1", VIP4),
     "the unspecified address": ("0.0.0.0", VIP4), "the broadcast address": ("255.255.255.255", VIP4),
-    "the IPv6 VIP itself": (VIP6, VIP6), "an IPv6 multicast address": ("ff02::1", VIP6), "the IPv6 loopback address": ("::1", VIP6),
+    "an IPv6 multicast address": ("ff02::1", VIP6), "the IPv6 loopback address": ("::1", VIP6),
     "the IPv6 unspecified address": ("::", VIP6),
 }
 for name, (source, vip) in SOURCES.items():

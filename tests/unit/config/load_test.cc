@@ -68,6 +68,19 @@ TEST(Load, FillsInDefaults) {
   EXPECT_EQ(config.listeners[0].groups, (std::vector<WeightedGroup>{{"blue", 1}}));
 }
 
+TEST(Load, EveryCheckOfPacketHygieneHasItsSwitch) {
+  const LoadResult plain = load(kGood, "lb.yaml");
+  ASSERT_TRUE(plain.config);
+  EXPECT_EQ(plain.config->hygiene, PacketHygiene{});
+  EXPECT_FALSE(PacketHygiene{}.l4_checksums) << "it reads every byte";
+  const LoadResult turned = load(std::string(kGood) +
+                                     "packet_hygiene: {martians: false, land: false, tcp_flags: false, source_route: false, "
+                                     "tiny_fragments: false, l4_checksums: true}\n",
+                                 "lb.yaml");
+  ASSERT_TRUE(turned.config) << told(turned.violations);
+  EXPECT_EQ(turned.config->hygiene, (PacketHygiene{false, false, false, false, false, true}));
+}
+
 TEST(Load, DefaultsThatDependOnOtherFields) {
   const LoadResult udp =
       load(replaced("    protocol: TCP\n", "    protocol: TCP_UDP\n    health_check: {interval: 3}\n"), "f");
@@ -289,6 +302,9 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Rest, LoadRefuses,
     testing::Values(
+        Bad{"packet hygiene", "version: 1\npacket_hygiene:\n  land: no\n  ttl: true\n",
+            "lb.yaml:3: packet_hygiene.land: must be true or false, not 'no'\n"
+            "lb.yaml:4: packet_hygiene.ttl: unknown field\n"},
         Bad{"tunnel sources", "version: 1\ntunnel_source:\n  ipv4: 10.0.0.1/24\n  ipv6: 10.0.0.1\n",
             "lb.yaml:3: tunnel_source.ipv4: has bits set behind its prefix length\n"
             "lb.yaml:4: tunnel_source.ipv6: must be a unicast IPv6 address or prefix, not '10.0.0.1'\n"},

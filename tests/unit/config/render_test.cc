@@ -72,6 +72,8 @@ Config random_config() {
   Config config;
   config.seed = *rc::gen::arbitrary<std::uint64_t>();
   config.vips = {{"v4", abi::IpAddress::v4(192, 0, 2, 1)}, {"null", *parse_address("2001:db8::1")}};
+  config.hygiene.land = *rc::gen::arbitrary<bool>();
+  config.hygiene.l4_checksums = *rc::gen::arbitrary<bool>();
   if (*rc::gen::arbitrary<bool>()) config.tunnel_source_v4 = parse_prefix("100.64.0.0/16");
   if (*rc::gen::arbitrary<bool>()) config.tunnel_source_v6 = parse_prefix("2001:db8:1::/64");
   const int groups = *rc::gen::inRange(1, 4);

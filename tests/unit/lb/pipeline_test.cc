@@ -102,7 +102,7 @@ TEST(Pipeline, WhatIsNotForAListenerIsPuntedOrDroppedByName) {
   EXPECT_EQ(lab.send(client(1), FrameOptions{.ttl = 1}).reason[0], DropReason::ttl_expired);
   net::FlowKey land = client(1);
   land.source = kVip4;
-  EXPECT_EQ(lab.send(land).reason[0], DropReason::bad_source);
+  EXPECT_EQ(lab.send(land).reason[0], DropReason::land);
   std::vector<std::uint8_t> arp(60, 0);
   arp[12] = 8;
   arp[13] = 6;

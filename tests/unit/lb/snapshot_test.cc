@@ -157,6 +157,7 @@ TEST(Snapshot, RefusesEveryIndexAndEnumeratorOutOfRange) {
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.vip_table.count -= 1; }).find("power of two"), std::string::npos);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.targets.count = 1U << 21; }).find("at most"), std::string::npos);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.names.offset = ~0ULL << 6; }).find("leaves the root"), std::string::npos);
+  EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.hygiene = abi::kHygieneAll + 1; }).find("hygiene"), std::string::npos);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.tunnel_source_v4.prefix_length = 95; }).find("prefix length"),
             std::string::npos);
   EXPECT_NE(

@@ -308,7 +308,8 @@ TEST(Parse, BadSourcesAreThoseNoClientCanHave) {
   EXPECT_TRUE(bad_v4(224, 0, 0, 1));
   EXPECT_TRUE(bad_v4(239, 255, 255, 255));
   EXPECT_TRUE(bad_v4(255, 255, 255, 255));
-  EXPECT_TRUE(bad_v4(192, 0, 2, 10));  // land
+  EXPECT_TRUE(bad_v4(0, 1, 2, 3));
+  EXPECT_TRUE(bad_v4(240, 0, 0, 1));
   EXPECT_FALSE(bad_v4(192, 0, 2, 11));
   EXPECT_FALSE(bad_v4(10, 0, 0, 0));
   EXPECT_FALSE(bad_v4(223, 255, 255, 255));
@@ -322,9 +323,22 @@ TEST(Parse, BadSourcesAreThoseNoClientCanHave) {
   EXPECT_TRUE(bad_v6({}));
   EXPECT_TRUE(bad_v6({{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}));
   EXPECT_TRUE(bad_v6({{0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}));
-  EXPECT_TRUE(bad_v6(test::v6_address(0x10)));
+  EXPECT_TRUE(bad_v6({{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1}}));
+  EXPECT_TRUE(bad_v6({{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}}));
+  EXPECT_FALSE(bad_v6({{0xfd, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}}));
   EXPECT_FALSE(bad_v6(test::v6_address(0x11)));
-  EXPECT_FALSE(bad_v6({{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}}));
+}
+
+TEST(Parse, LandIsAPacketFromItsDestination) {
+  FlowKey key{.source = abi::IpAddress::v4(192, 0, 2, 10), .destination = abi::IpAddress::v4(192, 0, 2, 10)};
+  EXPECT_TRUE(is_land(key));
+  key.source = abi::IpAddress::v4(192, 0, 2, 11);
+  EXPECT_FALSE(is_land(key));
+  key.is_v6 = 1;
+  key.source = key.destination = test::v6_address(0x10);
+  EXPECT_TRUE(is_land(key));
+  key.source = test::v6_address(0x11);
+  EXPECT_FALSE(is_land(key));
 }
 
 }  // namespace
