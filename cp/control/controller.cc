@@ -123,7 +123,10 @@ std::shared_ptr<const LiveState> Controller::live() {
 
 tl::expected<std::vector<TargetKey>, std::string> Controller::drain(const abi::IpAddress& address, std::uint16_t port,
                                                                     const std::optional<std::string>& group, bool drain) {
-  return loop_->call([&] { return loop_->drain(address, port, group, drain); });
+  auto touched = loop_->call([&] { return loop_->drain(address, port, group, drain); });
+  // Whoever has the answer may pull the plug: a restart still knows of the drain.
+  if (touched) loop_->call([this] { return loop_->when_stored(); }).wait();
+  return touched;
 }
 
 explain::Context Controller::explain_context() {

@@ -352,4 +352,11 @@ tl::expected<std::vector<TargetKey>, std::string> Controller::Loop::drain(const 
   return touched;
 }
 
+std::future<void> Controller::Loop::when_stored() {
+  std::promise<void> promise;
+  auto future = promise.get_future();
+  asio::post(disk_, [promise = std::move(promise)]() mutable { promise.set_value(); });
+  return future;
+}
+
 }  // namespace lb::cp

@@ -87,6 +87,7 @@ class Controller::Loop {
   std::vector<Change> diff(const Config& config) const;
   tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
                                                           const std::optional<std::string>& group, bool drain);
+  std::future<void> when_stored();  // ready once the disk has what was changed before this call, or has refused it
   std::shared_ptr<const LiveState> live();
   MetricsInput metrics();
   explain::Context explain_context();
