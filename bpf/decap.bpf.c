@@ -1,7 +1,11 @@
-// Takes tunnel packets for this host out of their tunnel, for targets of forwarding mode ipip: the inner packet, addressed
-// to the VIP, goes on into the host's own stack.
+// Takes tunnel packets for this host out of their tunnel, for targets of forwarding modes ipip, gue and gre: the inner
+// packet, addressed to the VIP, goes on into the host's own stack.
 //
-//   Ethernet, tags │ outer IP (20 or 40) │ inner IP …   ─▶   Ethernet, tags │ inner IP …
+//   Ethernet, tags │ outer IP (20 or 40) │ ipip: –                    │ inner IP …   ─▶   Ethernet, tags │ inner IP …
+//                                        │ gue: UDP 8, GUE 0 or 4     │
+//                                        │ gre: 4, with a key 8       │
+//
+// GUE comes to the UDP ports in `gue_ports`, in variant 0 without options or in variant 1. A GRE key of any value is taken.
 //
 // Two programs share one body: decap_xdp, and decap_tc for interfaces that take no XDP. Only packets whose outer destination
 // is in `addresses` are touched. ECN as RFC 6040 §4.2 says. Attached by target/decap.cc.
@@ -13,6 +17,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
+#include <linux/udp.h>
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -22,6 +27,9 @@
 
 #define MAX_VLAN_TAGS 2
 #define MORE_OR_OFFSET 0x3fff  // more-fragments flag and fragment offset
+#define OFFSET 0x1fff
+#define GRE_KEY 0x2000  // a key follows
+#define GUE_BYTES 4
 #define ECN_MASK 3
 #define ECN_ECT1 1
 #define ECN_ECT0 2
@@ -38,6 +46,11 @@ struct vlan_header {
   __be16 ether_type;
 };
 
+struct gre_header {
+  __be16 flags;
+  __be16 ether_type;
+};
+
 // Outer destinations to decapsulate. Writer: lb-target.
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
@@ -45,6 +58,14 @@ struct {
   __type(key, struct address);
   __type(value, __u8);
 } addresses SEC(".maps");
+
+// UDP destination ports of GUE, host order. Writer: lb-target.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, DECAP_MAX_GUE_PORTS);
+  __type(key, __u16);
+  __type(value, __u8);
+} gue_ports SEC(".maps");
 
 // Packets by enum decap_counter, per CPU.
 struct {
@@ -63,7 +84,9 @@ static __always_inline void count(__u32 counter) {
 struct tunnel {
   __u32 tags;          // VLAN tags, 0…MAX_VLAN_TAGS
   __u32 inner_offset;  // bytes from the start of the frame
-  __u32 outer_bytes;   // of the header to remove
+  __u32 outer_bytes;   // to remove: of the outer IP header and what follows it
+  __u32 header_bytes;  // … of the latter alone
+  __u32 counter;       // of a packet delivered
   __u32 inner_is_v6;
   __u32 remark;    // 1: the inner header gets the two values below
   __u8 first[2];   // bytes 0 and 1 of the inner header, with their new ECN bits
@@ -89,12 +112,40 @@ static __always_inline int is_local_v6(const struct in6_addr* address) {
   return bpf_map_lookup_elem(&addresses, &key) != 0;
 }
 
-// Checks the outer header. Returns 0, NOT_OURS or a counter. *payload: bytes after it; *ecn: its ECN bits.
-static __always_inline int inspect_outer_v4(struct iphdr* ip, void* end, __u32 bytes, __u8* protocol, __u32* payload,
-                                            __u8* ecn) {
-  if ((void*)(ip + 1) > end) return NOT_OURS;
-  if ((ip->protocol != IPPROTO_IPIP && ip->protocol != IPPROTO_IPV6) || !is_local_v4(ip->daddr)) return NOT_OURS;
-  if (ip->frag_off & bpf_htons(MORE_OR_OFFSET)) return DECAP_FRAGMENT;
+// The outer IP header as inspect_outer() found it.
+struct outer {
+  __u32 bytes;    // of the IP header
+  __u32 payload;  // bytes after it
+  __u8 protocol;
+  __u8 ecn;
+};
+
+static __always_inline int is_gue_port(__be16 port) {
+  __u16 key = bpf_ntohs(port);
+  return bpf_map_lookup_elem(&gue_ports, &key) != 0;
+}
+
+// Whether `header`, behind an IP header with this protocol, is that of one of lb's tunnels. Other GRE and UDP is the host's.
+static __always_inline int is_tunnel(__u8 protocol, void* header, void* end) {
+  if (protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6) return 1;
+  if (protocol == IPPROTO_UDP) {
+    struct udphdr* udp = header;
+    return (void*)(udp + 1) <= end && is_gue_port(udp->dest);
+  }
+  struct gre_header* gre = header;
+  if (protocol != IPPROTO_GRE || (void*)(gre + 1) > end || (gre->flags & ~bpf_htons(GRE_KEY))) return 0;
+  return gre->ether_type == bpf_htons(ETH_P_IP) || gre->ether_type == bpf_htons(ETH_P_IPV6);
+}
+
+// Checks the outer header. Returns 0, NOT_OURS or a counter.
+static __always_inline int inspect_outer_v4(struct iphdr* ip, void* end, __u32 bytes, struct outer* out) {
+  if ((void*)(ip + 1) > end || !is_local_v4(ip->daddr)) return NOT_OURS;
+  // What a later fragment of UDP or GRE holds cannot be told.
+  __u16 fragment = bpf_ntohs(ip->frag_off) & MORE_OR_OFFSET;
+  int is_plain = ip->protocol == IPPROTO_IPIP || ip->protocol == IPPROTO_IPV6;
+  if (!is_plain && ((fragment & OFFSET) || ip->ihl != 5)) return NOT_OURS;
+  if (!is_tunnel(ip->protocol, ip + 1, end)) return NOT_OURS;
+  if (fragment) return DECAP_FRAGMENT;
   // lb sends no options; with none, the checksum has a fixed length for the verifier.
   __u32 total = bpf_ntohs(ip->tot_len);
   if (ip->version != 4 || ip->ihl != 5 || total < sizeof(*ip) || total > bytes) return DECAP_MALFORMED;
@@ -103,20 +154,61 @@ static __always_inline int inspect_outer_v4(struct iphdr* ip, void* end, __u32 b
 #pragma unroll
   for (int i = 0; i < 5; ++i) sum += words[i];
   if (fold(sum) != 0xffff) return DECAP_MALFORMED;
-  *protocol = ip->protocol;
-  *payload = total - sizeof(*ip);
-  *ecn = ip->tos & ECN_MASK;
+  out->bytes = sizeof(*ip);
+  out->payload = total - sizeof(*ip);
+  out->protocol = ip->protocol;
+  out->ecn = ip->tos & ECN_MASK;
   return 0;
 }
 
-static __always_inline int inspect_outer_v6(struct ipv6hdr* ip, void* end, __u32 bytes, __u8* protocol, __u32* payload,
-                                            __u8* ecn) {
-  if ((void*)(ip + 1) > end) return NOT_OURS;
-  if ((ip->nexthdr != IPPROTO_IPIP && ip->nexthdr != IPPROTO_IPV6) || !is_local_v6(&ip->daddr)) return NOT_OURS;
-  *payload = bpf_ntohs(ip->payload_len);
-  if (ip->version != 6 || *payload + sizeof(*ip) > bytes) return DECAP_MALFORMED;
-  *protocol = ip->nexthdr;
-  *ecn = (((__u8*)ip)[1] >> 4) & ECN_MASK;
+static __always_inline int inspect_outer_v6(struct ipv6hdr* ip, void* end, __u32 bytes, struct outer* out) {
+  if ((void*)(ip + 1) > end || !is_local_v6(&ip->daddr) || !is_tunnel(ip->nexthdr, ip + 1, end)) return NOT_OURS;
+  out->payload = bpf_ntohs(ip->payload_len);
+  if (ip->version != 6 || out->payload + sizeof(*ip) > bytes) return DECAP_MALFORMED;
+  out->bytes = sizeof(*ip);
+  out->protocol = ip->nexthdr;
+  out->ecn = (((__u8*)ip)[1] >> 4) & ECN_MASK;
+  return 0;
+}
+
+// Which inner family a GUE header announces, 4 or 6, or 0: malformed. *bytes: of the UDP and GUE headers.
+static __always_inline int inspect_gue(struct udphdr* udp, void* end, __u32* bytes) {
+  __u8* gue = (void*)(udp + 1);
+  if ((void*)(gue + GUE_BYTES) > end) return 0;
+  *bytes = sizeof(*udp);
+  if (gue[0] >> 6 == 1) return gue[0] >> 4;  // variant 1 is the inner packet itself
+  *bytes += GUE_BYTES;
+  if (gue[0] || gue[2] || gue[3]) return 0;  // control messages and options
+  return gue[1] == IPPROTO_IPIP ? 4 : gue[1] == IPPROTO_IPV6 ? 6 : 0;
+}
+
+// Checks what is between the outer IP header and the inner one, and lowers outer->payload to the bytes behind it.
+static __always_inline int inspect_header(void* header, void* end, struct outer* outer, struct tunnel* out) {
+  __u32 bytes = 0;
+  __u32 kind = 0;  // of the tunnel, as enum decap_counter orders them
+  int family = outer->protocol == IPPROTO_IPV6 ? 6 : 4;
+  if (outer->protocol == IPPROTO_UDP) {
+    struct udphdr* udp = header;
+    if ((void*)(udp + 1) > end) return DECAP_MALFORMED;
+    __u32 udp_bytes = bpf_ntohs(udp->len);
+    if (udp_bytes > outer->payload) return DECAP_MALFORMED;
+    outer->payload = udp_bytes;
+    family = inspect_gue(udp, end, &bytes);
+    kind = DECAP_GUE_IPV4_IN_IPV4;
+  } else if (outer->protocol == IPPROTO_GRE) {
+    struct gre_header* gre = header;
+    if ((void*)(gre + 1) > end) return DECAP_MALFORMED;
+    bytes = gre->flags ? 2 * sizeof(*gre) : sizeof(*gre);
+    family = gre->ether_type == bpf_htons(ETH_P_IPV6) ? 6 : 4;
+    kind = DECAP_GRE_IPV4_IN_IPV4;
+  }
+  if ((family != 4 && family != 6) || outer->payload < bytes) return DECAP_MALFORMED;
+  outer->payload -= bytes;
+  out->outer_bytes = outer->bytes + bytes;
+  out->header_bytes = bytes;
+  out->inner_offset += out->outer_bytes;
+  out->inner_is_v6 = family == 6;
+  out->counter = kind + (outer->bytes == sizeof(struct ipv6hdr) ? 2 : 0) + out->inner_is_v6;
   return 0;
 }
 
@@ -172,20 +264,17 @@ static __always_inline int inspect(void* data, void* end, __u32 frame_bytes, str
     offset += sizeof(*tag);
     ++out->tags;
   }
-  __u8 protocol = 0;
-  __u8 ecn = 0;
-  __u32 payload = 0;
+  struct outer outer = {};
+  out->inner_offset = offset;
   int outer_is_v6 = ether_type == bpf_htons(ETH_P_IPV6);
   if (!outer_is_v6 && ether_type != bpf_htons(ETH_P_IP)) return NOT_OURS;
-  int wrong = outer_is_v6 ? inspect_outer_v6(data + offset, end, frame_bytes - offset, &protocol, &payload, &ecn)
-                          : inspect_outer_v4(data + offset, end, frame_bytes - offset, &protocol, &payload, &ecn);
+  int wrong = outer_is_v6 ? inspect_outer_v6(data + offset, end, frame_bytes - offset, &outer)
+                          : inspect_outer_v4(data + offset, end, frame_bytes - offset, &outer);
   if (wrong) return wrong;
-  out->outer_bytes = outer_is_v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
-  out->inner_offset = offset + out->outer_bytes;
-  out->inner_is_v6 = protocol == IPPROTO_IPV6;
-  wrong = inspect_inner(data + out->inner_offset, end, payload, ecn, out);
+  wrong = inspect_header(data + offset + outer.bytes, end, &outer, out);
   if (wrong) return wrong;
-  return (outer_is_v6 ? DECAP_IPV4_IN_IPV6 : DECAP_IPV4_IN_IPV4) + (out->inner_is_v6 ? 1 : 0);
+  wrong = inspect_inner(data + out->inner_offset, end, outer.payload, outer.ecn, out);
+  return wrong ? wrong : (int)out->counter;
 }
 
 static __always_inline int is_drop(int counter) {
@@ -251,14 +340,14 @@ static __always_inline int strip_tc(struct __sk_buff* skb, const struct tunnel* 
   int remove = tunnel->outer_bytes;
   if (skb->protocol != inner_type) {
     if (bpf_skb_change_proto(skb, inner_type, 0)) return -1;
-    remove = tunnel->inner_is_v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+    remove = tunnel->header_bytes + (tunnel->inner_is_v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
   }
   if (bpf_skb_adjust_room(skb, -remove, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO)) return -1;
   return bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethhdr, h_proto), &inner_type, sizeof(inner_type), 0) ? -1 : 0;
 }
 
 SEC("tc") int decap_tc(struct __sk_buff* skb) {
-  const __u32 wanted = sizeof(struct ethhdr) + 2 * sizeof(struct ipv6hdr);
+  const __u32 wanted = sizeof(struct ethhdr) + 2 * sizeof(struct ipv6hdr) + sizeof(struct udphdr) + GUE_BYTES;
   const __u32 linear = skb->len < wanted ? skb->len : wanted;
   if (skb->data_end - skb->data < linear && bpf_skb_pull_data(skb, linear)) return TC_ACT_OK;
   struct tunnel tunnel = {};

@@ -77,11 +77,17 @@ bool is_link_local(const abi::IpAddress& address) {
   return address.bytes[0] == 0xfe && (address.bytes[1] & 0xc0) == 0x80;
 }
 
-void check_tunnel(const HostFacts& host, std::uint32_t client_mtu_bytes, Findings& out) {
+// Bytes between outer and inner IP header; gre with room for a key.
+std::uint32_t tunnel_header_bytes(abi::ForwardingMode mode) {
+  if (mode == abi::ForwardingMode::gue) return 12;
+  return mode == abi::ForwardingMode::gre ? 8 : 0;
+}
+
+void check_tunnel(const HostFacts& host, abi::ForwardingMode mode, std::uint32_t client_mtu_bytes, Findings& out) {
   const bool outer_v6 = std::any_of(host.addresses.begin(), host.addresses.end(), [&](const auto& a) {
     return a.interface == host.interface && !a.address.is_v4() && !is_link_local(a.address);
   });
-  const std::uint32_t needed = client_mtu_bytes + (outer_v6 ? 40 : 20);
+  const std::uint32_t needed = client_mtu_bytes + (outer_v6 ? 40 : 20) + tunnel_header_bytes(mode);
   out.add(host.mtu_bytes >= needed,
           "MTU of " + host.interface + " is " + std::to_string(host.mtu_bytes) +
               ", a tunnel packet of a full-sized client packet has " + std::to_string(needed),
@@ -101,7 +107,7 @@ std::vector<Finding> check(const HostFacts& host, std::span<const abi::IpAddress
   if (any_v4) check_ipv4(host, out);  // before the VIP is added: not even one ARP answer for it
   if (any_v6) check_ipv6(host, out);
   for (const auto& vip : vips) check_vip(host, vip, out);
-  if (mode == abi::ForwardingMode::ipip) check_tunnel(host, client_mtu_bytes, out);
+  if (mode != abi::ForwardingMode::l2dsr) check_tunnel(host, mode, client_mtu_bytes, out);
   if (host.is_veth) {
     out.add(!host.tx_checksum,
             host.tx_checksum

@@ -47,6 +47,7 @@ struct Attached {
   Mode mode = Mode::native;
   Fd program;
   Fd addresses;
+  Fd gue_ports;
   Fd counters;
 };
 
@@ -73,9 +74,10 @@ std::optional<Attached> open_ours(Mode mode, std::uint32_t id) {
   if (!program || info_of(program.get()).name != std::string_view(mode == Mode::tc ? "decap_tc" : "decap_xdp"))
     return std::nullopt;
   Fd addresses = find_map(program.get(), "addresses");
+  Fd gue_ports = find_map(program.get(), "gue_ports");  // there is none in the program of earlier versions
   Fd counters = find_map(program.get(), "counters");
   if (!addresses || !counters) return std::nullopt;
-  return Attached{mode, std::move(program), std::move(addresses), std::move(counters)};
+  return Attached{mode, std::move(program), std::move(addresses), std::move(gue_ports), std::move(counters)};
 }
 
 std::optional<Attached> find_attached(int ifindex) {
@@ -90,25 +92,38 @@ std::optional<Attached> find_attached(int ifindex) {
   return open_ours(Mode::tc, filter.prog_id);
 }
 
-std::vector<abi::IpAddress> read_addresses(int map) {
-  std::vector<abi::IpAddress> addresses;
-  abi::IpAddress next;
-  for (const void* key = nullptr; bpf_map_get_next_key(map, key, &next) == 0; key = &addresses.back())
-    addresses.push_back(next);
-  std::sort(addresses.begin(), addresses.end());
-  return addresses;
+template <typename Key>
+std::vector<Key> read_keys(int map) {
+  std::vector<Key> keys;
+  Key next;
+  for (const void* key = nullptr; bpf_map_get_next_key(map, key, &next) == 0; key = &keys.back()) keys.push_back(next);
+  std::sort(keys.begin(), keys.end());
+  return keys;
 }
 
 // Adds before it removes, so that an address that stays is never missing.
-Result<void> write_addresses(int map, const std::vector<abi::IpAddress>& wanted) {
+template <typename Key>
+Result<void> write_keys(int map, const std::vector<Key>& wanted, const char* what) {
   const std::uint8_t present = 1;
-  for (const auto& address : wanted) {
-    if (const int error = bpf_map_update_elem(map, &address, &present, BPF_ANY)) return failure("addresses", error);
+  for (const auto& key : wanted) {
+    if (const int error = bpf_map_update_elem(map, &key, &present, BPF_ANY)) return failure(what, error);
   }
-  for (const auto& address : read_addresses(map)) {
-    if (std::find(wanted.begin(), wanted.end(), address) == wanted.end()) bpf_map_delete_elem(map, &address);
+  for (const auto& key : read_keys<Key>(map)) {
+    if (std::find(wanted.begin(), wanted.end(), key) == wanted.end()) bpf_map_delete_elem(map, &key);
   }
   return {};
+}
+
+// What is decapsulated: the outer destinations, and the UDP ports of GUE.
+struct Wanted {
+  const std::vector<abi::IpAddress>& addresses;
+  const std::vector<std::uint16_t>& gue_ports;
+};
+
+Result<void> write_wanted(int addresses, int gue_ports, const Wanted& wanted) {
+  return write_keys(addresses, wanted.addresses, "addresses").and_then([&] {
+    return write_keys(gue_ports, wanted.gue_ports, "GUE ports");
+  });
 }
 
 bpf_program* program_of(const decap_bpf& skeleton, Mode mode) {
@@ -143,11 +158,12 @@ Result<void> attach_xdp(int ifindex, int program, Mode mode) {
   return {};
 }
 
-Result<void> attach_as(Mode mode, int ifindex, const std::vector<abi::IpAddress>& addresses) {
+Result<void> attach_as(Mode mode, int ifindex, const Wanted& wanted) {
   auto skeleton = load(mode);
   if (!skeleton) return tl::unexpected(skeleton.error());
   const decap_bpf& bpf = **skeleton;
-  if (auto written = write_addresses(bpf_map__fd(bpf.maps.addresses), addresses); !written) return written;
+  auto written = write_wanted(bpf_map__fd(bpf.maps.addresses), bpf_map__fd(bpf.maps.gue_ports), wanted);
+  if (!written) return written;
   const int program = bpf_program__fd(program_of(bpf, mode));
   return mode == Mode::tc ? attach_tc(ifindex, program) : attach_xdp(ifindex, program, mode);
 }
@@ -186,7 +202,8 @@ std::string_view to_string(Mode mode) {
   return "?";
 }
 
-Result<AttachResult> attach(const std::string& interface, std::optional<Mode> mode, std::vector<abi::IpAddress> addresses) {
+Result<AttachResult> attach(const std::string& interface, std::optional<Mode> mode, std::vector<abi::IpAddress> addresses,
+                            const std::vector<std::uint16_t>& gue_ports) {
   libbpf_set_print(nullptr);
   const auto ifindex = index_of(interface);
   if (!ifindex) return tl::unexpected(ifindex.error());
@@ -199,13 +216,17 @@ Result<AttachResult> attach(const std::string& interface, std::optional<Mode> mo
   if (addresses.size() > DECAP_MAX_ADDRESSES) {
     return tl::unexpected("more than " + std::to_string(DECAP_MAX_ADDRESSES) + " addresses");
   }
+  if (gue_ports.size() > DECAP_MAX_GUE_PORTS) {
+    return tl::unexpected("more than " + std::to_string(DECAP_MAX_GUE_PORTS) + " GUE ports");
+  }
   if (geteuid() != 0) return tl::unexpected(std::string("needs root"));
+  const Wanted wanted{addresses, gue_ports};
   if (auto attached = find_attached(*ifindex)) {
     const auto current = is_current(*attached, mode);
     if (!current) return tl::unexpected(current.error());
     if (*current) {
-      if (auto written = write_addresses(attached->addresses.get(), addresses); !written)
-        return tl::unexpected(written.error());
+      auto written = write_wanted(attached->addresses.get(), attached->gue_ports.get(), wanted);
+      if (!written) return tl::unexpected(written.error());
       return AttachResult{attached->mode, true, addresses.size()};
     }
     if (auto removed = remove_attached(*attached, *ifindex); !removed) return tl::unexpected(removed.error());
@@ -213,7 +234,7 @@ Result<AttachResult> attach(const std::string& interface, std::optional<Mode> mo
   std::string errors;
   for (const Mode candidate : {Mode::native, Mode::generic, Mode::tc}) {
     if (mode && *mode != candidate) continue;
-    const auto attached = attach_as(candidate, *ifindex, addresses);
+    const auto attached = attach_as(candidate, *ifindex, wanted);
     if (attached) return AttachResult{candidate, false, addresses.size()};
     errors += (errors.empty() ? "" : "; ") + std::string(to_string(candidate)) + ": " + attached.error();
   }
@@ -241,7 +262,9 @@ Result<std::optional<Status>> status(const std::string& interface) {
 
   const int cpus = libbpf_num_possible_cpus();
   if (cpus <= 0) return failure("number of CPUs", cpus);
-  Status status{.mode = attached->mode, .addresses = read_addresses(attached->addresses.get())};
+  Status status{.mode = attached->mode,
+                .addresses = read_keys<abi::IpAddress>(attached->addresses.get()),
+                .gue_ports = read_keys<std::uint16_t>(attached->gue_ports.get())};
   std::vector<std::uint64_t> per_cpu(static_cast<std::size_t>(cpus));
   for (std::uint32_t i = 0; i < DECAP_COUNTERS; ++i) {
     const int error = bpf_map_lookup_elem(attached->counters.get(), &i, per_cpu.data());

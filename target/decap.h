@@ -34,14 +34,17 @@ struct AttachResult {
 struct Status {
   Mode mode = Mode::native;
   std::vector<abi::IpAddress> addresses;  // outer destinations, sorted
+  std::vector<std::uint16_t> gue_ports;   // UDP, host order, sorted
   std::array<std::uint64_t, DECAP_COUNTERS> counters{};
 };
 
 // Attaches to `interface`, or brings what is attached up to date; `mode`: only this one, none: the first that works.
 // `addresses`: outer destinations, empty: those of the interface as they are now. Errors: no such interface, no address,
-// another program holds the place, the kernel refuses; in words for people.
+// another program holds the place, the kernel refuses; in words for people. `gue_ports`: host order, at most
+// DECAP_MAX_GUE_PORTS.
 tl::expected<AttachResult, std::string> attach(const std::string& interface, std::optional<Mode> mode,
-                                               std::vector<abi::IpAddress> addresses);
+                                               std::vector<abi::IpAddress> addresses,
+                                               const std::vector<std::uint16_t>& gue_ports = {abi::kGuePort});
 
 // False: nothing was attached. Counters are lost.
 tl::expected<bool, std::string> detach(const std::string& interface);

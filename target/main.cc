@@ -38,6 +38,7 @@ struct Options {
   std::string output = "table";
   std::string forwarding_mode = "ipip";
   std::uint32_t client_mtu_bytes = 1500;
+  std::vector<std::uint16_t> gue_ports = {abi::kGuePort};
   std::vector<std::string> addresses;
   std::vector<std::string> vips;
 };
@@ -68,7 +69,7 @@ int fail(const std::string& error) {
 int run_attach(const Options& options) {
   static const std::map<std::string, std::optional<Mode>> kModes = {
       {"auto", std::nullopt}, {"native", Mode::native}, {"generic", Mode::generic}, {"tc", Mode::tc}};
-  const auto result = attach(options.interface, kModes.at(options.mode), to_addresses(options.addresses));
+  const auto result = attach(options.interface, kModes.at(options.mode), to_addresses(options.addresses), options.gue_ports);
   if (!result) return fail(result.error());
   std::printf("%s: %s (%s), decapsulates for %zu addresses\n", options.interface.c_str(),
               result->was_attached ? "was attached" : "attached", std::string(to_string(result->mode)).c_str(),
@@ -92,6 +93,7 @@ int run_stats(const Options& options) {
     nlohmann::ordered_json json{{"interface", options.interface}, {"mode", to_string(status.mode)}};
     json["addresses"] = nlohmann::ordered_json::array();
     for (const auto& address : status.addresses) json["addresses"].push_back(to_text(address));
+    json["gue_ports"] = status.gue_ports;
     for (std::size_t i = 0; i < status.counters.size(); ++i)
       json["counters"][std::string(kCounterNames[i])] = status.counters[i];
     std::printf("%s\n", json.dump(2).c_str());
@@ -99,6 +101,7 @@ int run_stats(const Options& options) {
   }
   std::printf("%s: attached (%s)\n", options.interface.c_str(), std::string(to_string(status.mode)).c_str());
   for (const auto& address : status.addresses) std::printf("  for %s\n", to_text(address).c_str());
+  for (const std::uint16_t port : status.gue_ports) std::printf("  GUE on UDP port %u\n", port);
   for (std::size_t i = 0; i < status.counters.size(); ++i) {
     std::printf("%12llu  %-11s %s\n", static_cast<unsigned long long>(status.counters[i]), kCounterNames[i].data(),
                 kCounterHelp[i].data());
@@ -112,7 +115,11 @@ int run_check(const Options& options) {
   const auto attached = status(options.interface);
   if (!attached) return fail(attached.error());
   host->decap_attached = attached->has_value();
-  const auto mode = options.forwarding_mode == "l2dsr" ? abi::ForwardingMode::l2dsr : abi::ForwardingMode::ipip;
+  static const std::map<std::string, abi::ForwardingMode> kModes = {{"ipip", abi::ForwardingMode::ipip},
+                                                                    {"gue", abi::ForwardingMode::gue},
+                                                                    {"gre", abi::ForwardingMode::gre},
+                                                                    {"l2dsr", abi::ForwardingMode::l2dsr}};
+  const auto mode = kModes.at(options.forwarding_mode);
   bool all_ok = true;
   for (const Finding& finding : check(*host, to_addresses(options.vips), mode, options.client_mtu_bytes)) {
     all_ok = all_ok && finding.ok;
@@ -129,7 +136,7 @@ int run_check(const Options& options) {
 
 int main(int argc, char** argv) {
   CLI::App app{
-      "Sets a target host up for lb: takes packets out of lb's tunnels (4in4, 6in4, 4in6, 6in6), and says what is missing."};
+      "Sets a target host up for lb: takes packets out of lb's tunnels (IP in IP, GUE, GRE), and says what is missing."};
   app.set_version_flag("--version", std::string("lb-target " LB_VERSION));
   app.require_subcommand(1);
   app.footer("Exit codes: 0 ok, 1 error, 2 check found something missing.");
@@ -147,6 +154,9 @@ int main(int argc, char** argv) {
       ->add_option("--address", options.addresses,
                    "outer destination to decapsulate, repeatable; default: the addresses of IFACE")
       ->check(address_error);
+  attach_command->add_option("--gue-port", options.gue_ports, "UDP port on which GUE packets come, repeatable")
+      ->check(CLI::Range(1, 65535))
+      ->capture_default_str();
   auto* detach_command = interface_of(app.add_subcommand("detach", "detach it; its counters are lost"));
   auto* stats_command = interface_of(app.add_subcommand("stats", "what it decapsulates for, and its counters"));
   stats_command->add_option("-o", options.output, "output")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
@@ -154,7 +164,7 @@ int main(int argc, char** argv) {
       interface_of(app.add_subcommand("check", "what this host lacks to be a target, and the commands that mend it"));
   check_command->add_option("--vip", options.vips, "a VIP this host serves, repeatable")->required()->check(address_error);
   check_command->add_option("--forwarding-mode", options.forwarding_mode, "of its target group")
-      ->check(CLI::IsMember({"ipip", "l2dsr"}))
+      ->check(CLI::IsMember({"ipip", "gue", "gre", "l2dsr"}))
       ->capture_default_str();
   check_command->add_option("--client-mtu", options.client_mtu_bytes, "bytes of the largest packet clients send")
       ->check(CLI::Range(576, 65535))

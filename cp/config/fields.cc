@@ -82,6 +82,11 @@ Fields fields_of(const TargetGroup& group) {
   attribute("target_health_state.unhealthy.draining_interval_seconds", seconds(group.unhealthy_draining_interval));
   attribute("tcp.idle_timeout.seconds", seconds(group.tcp_idle_timeout));
   attribute("udp.idle_timeout.seconds", seconds(group.udp_idle_timeout));
+  if (group.mode == abi::ForwardingMode::gue) {
+    attribute("gue.port", number(group.gue_port));
+    attribute("gue.ipv6_zero_checksum.enabled", boolean(group.gue_ipv6_zero_checksum));
+  }
+  if (group.gre_key) attribute("gre.key", number(*group.gre_key));
   add_health_check(fields, group.health_check);
   return fields;
 }

@@ -17,6 +17,13 @@ abi::Stickiness stickiness(const config::Stickiness& from) {
   return abi::Stickiness::source_ip;
 }
 
+abi::ForwardingMode forwarding_mode(const std::string& text) {
+  for (const auto mode : {abi::ForwardingMode::l2dsr, abi::ForwardingMode::gue, abi::ForwardingMode::gre}) {
+    if (text == abi::to_string(mode)) return mode;
+  }
+  return abi::ForwardingMode::ipip;
+}
+
 bool is_printable(const std::string& text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 0x7f; });
 }
@@ -30,12 +37,13 @@ class GroupValidator {
     group_.name = file_.name();
     group_.protocol = listener_protocol(file_.protocol());
     group_.port = static_cast<std::uint16_t>(file_.port());
-    group_.mode = file_.forwarding_mode() == "l2dsr" ? abi::ForwardingMode::l2dsr : abi::ForwardingMode::ipip;
+    group_.mode = forwarding_mode(file_.forwarding_mode());
     if (file_.has_table_size()) group_.table_size = file_.table_size();
     if (!is_prime(group_.table_size)) {
       violation(".table_size", "must be a prime 7-16777213, and " + std::to_string(group_.table_size) + " is none");
     }
     attributes();
+    tunnel();
     health_check();
     targets();
     shares();
@@ -81,6 +89,20 @@ class GroupValidator {
     }
     if (from.udp().idle_timeout().has_seconds()) {
       group_.udp_idle_timeout = std::chrono::seconds(from.udp().idle_timeout().seconds());
+    }
+  }
+
+  void tunnel() {
+    const config::Gue& gue = file_.attributes().gue();
+    const config::Gre& gre = file_.attributes().gre();
+    if (gue.has_port()) group_.gue_port = static_cast<std::uint16_t>(gue.port());
+    group_.gue_ipv6_zero_checksum = gue.ipv6_zero_checksum().enabled();
+    if (gre.has_key()) group_.gre_key = gre.key();
+    if (file_.attributes().has_gue() && group_.mode != abi::ForwardingMode::gue) {
+      violation(".attributes.gue", "needs forwarding_mode: gue");
+    }
+    if (file_.attributes().has_gre() && group_.mode != abi::ForwardingMode::gre) {
+      violation(".attributes.gre", "needs forwarding_mode: gre");
     }
   }
 

@@ -8,6 +8,7 @@
 #include "cp/model/model.h"
 #include "dp/abi/counters.h"
 #include "dp/lb/explain_flow.h"
+#include "dp/lb/forward_ops.h"
 
 namespace lb::cp::explain {
 
@@ -208,8 +209,22 @@ class Explainer {
     if (decision_.verdict != Verdict::tx) return;
     if (found->mode == abi::ForwardingMode::l2dsr)
       return step("l2dsr", "MAC addresses rewritten, the IP packet stays as it is");
-    step("ipip", "outer source " + (answer_.outer_source ? format_address(*answer_.outer_source) : "none") +
-                     ", outer destination " + format_address(found->address));
+    step(std::string(abi::to_string(found->mode)), outer_header(*found));
+  }
+
+  std::string outer_header(const abi::Target& target) const {
+    std::string text = "outer source " + (answer_.outer_source ? format_address(*answer_.outer_source) : "none") +
+                       ", outer destination " + format_address(target.address);
+    if (target.mode == abi::ForwardingMode::gue) {
+      if (decision_.outer_source_port) text += ", UDP source port " + std::to_string(*decision_.outer_source_port);
+      text += ", UDP destination port " + std::to_string(target.tunnel_word);
+      const bool zero = target.address.is_v4() || (target.tunnel_flags & abi::kTunnelZeroChecksum) != 0;
+      text += zero ? ", UDP checksum 0" : "";
+    }
+    if ((target.tunnel_flags & abi::kTunnelKeyed) != 0 && target.mode == abi::ForwardingMode::gre) {
+      text += ", key " + std::to_string(target.tunnel_word);
+    }
+    return text + ", " + std::to_string(outer_bytes(target)) + " bytes more";
   }
 
   std::string explanation() const {

@@ -78,6 +78,9 @@ struct TargetGroup {
   std::uint16_t port = 0;
   abi::ForwardingMode mode = abi::ForwardingMode::ipip;
   abi::Stickiness stickiness = abi::Stickiness::five_tuple;
+  std::uint16_t gue_port = abi::kGuePort;  // gue: UDP destination port
+  bool gue_ipv6_zero_checksum = false;     // gue: RFC 6935
+  std::optional<std::uint32_t> gre_key;    // gre: RFC 2890
   std::uint32_t table_size = 65537;
   std::chrono::seconds deregistration_delay{300};
   bool terminate_on_deregistration = false;

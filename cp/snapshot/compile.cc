@@ -201,6 +201,7 @@ class Assembly {
     target.tracked = input.tracked;
     target.state = input.state;
     target.mode = group.mode;
+    set_tunnel(target, group);
     if (usable(input.next_hop)) {  // else it keeps its slots, and its packets are dropped by name
       target.flags |= abi::kTargetResolved;
       target.out_port = port_index_.at(input.next_hop.interface);
@@ -210,6 +211,16 @@ class Assembly {
       target.source_mac = input.next_hop.source_mac;
     }
     return {};
+  }
+
+  static void set_tunnel(abi::Target& target, const TargetGroup& group) {
+    if (group.mode == abi::ForwardingMode::gue) {
+      target.tunnel_word = group.gue_port;
+      target.tunnel_flags = group.gue_ipv6_zero_checksum ? abi::kTunnelZeroChecksum : 0;
+    } else if (group.mode == abi::ForwardingMode::gre && group.gre_key) {
+      target.tunnel_word = *group.gre_key;
+      target.tunnel_flags = abi::kTunnelKeyed;
+    }
   }
 
   tl::expected<void, Error> listeners() {

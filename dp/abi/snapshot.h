@@ -149,6 +149,11 @@ enum TargetFlags : std::uint8_t {
   kTargetNoNewFlows = 1 << 2,  // draining, unhealthy, weight 0 or unused: a SYN on a dead entry re-picks (rule 7)
 };
 
+enum TunnelFlags : std::uint8_t {
+  kTunnelKeyed = 1 << 0,         // gre: the header has a key (RFC 2890)
+  kTunnelZeroChecksum = 1 << 1,  // gue: an outer IPv6 packet has UDP checksum 0 (RFC 6935), else the right one
+};
+
 // Indexed by target id. One line holds all a worker needs to send a packet there.
 struct alignas(kCacheLineBytes) Target {
   IpAddress address;
@@ -161,12 +166,12 @@ struct alignas(kCacheLineBytes) Target {
   TargetState state = TargetState::unused;
   std::uint8_t out_port = 0;                   // into Root::ports
   ForwardingMode mode = ForwardingMode::ipip;  // its group's: so that a hit needs no line of the group
-  std::uint8_t reserved1 = 0;
-  std::uint16_t mtu_bytes = 1500;  // of the way to the next hop: largest outer IP packet
-  std::uint16_t vlan = 0;          // 0: untagged, else the VID
-  MacAddress next_hop_mac{};       // destination MAC
-  MacAddress source_mac{};         // MAC of out_port
-  std::uint32_t reserved = 0;
+  std::uint8_t tunnel_flags = 0;               // TunnelFlags
+  std::uint16_t mtu_bytes = 1500;              // of the way to the next hop: largest outer IP packet
+  std::uint16_t vlan = 0;                      // 0: untagged, else the VID
+  MacAddress next_hop_mac{};                   // destination MAC
+  MacAddress source_mac{};                     // MAC of out_port
+  std::uint32_t tunnel_word = 0;  // gue: UDP destination port, host order; gre: the key, with kTunnelKeyed; else 0
 };
 static_assert(sizeof(Target) == 64);
 

@@ -36,11 +36,13 @@ static_assert(sizeof(IpAddress) == 16);
 using MacAddress = std::array<std::uint8_t, 6>;
 
 // IANA protocol numbers.
-enum class Protocol : std::uint8_t { icmp = 1, ipip = 4, tcp = 6, udp = 17, ipv6_in = 41, icmpv6 = 58 };
+enum class Protocol : std::uint8_t { icmp = 1, ipip = 4, tcp = 6, udp = 17, ipv6_in = 41, gre = 47, icmpv6 = 58 };
 
 // How a packet travels to its target.
-enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1 };
-inline constexpr std::uint8_t kForwardingModeCount = 2;
+enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1, gue = 2, gre = 3 };
+inline constexpr std::uint8_t kForwardingModeCount = 4;
+
+inline constexpr std::uint16_t kGuePort = 6080;  // of IANA; the default
 
 // What the bytes of the source tuple are that choose a slot: stickiness of a target group.
 enum class Stickiness : std::uint8_t { five_tuple = 0, source_ip = 1, source_ip_dest_ip = 2, source_ip_dest_ip_proto = 3 };
@@ -69,6 +71,8 @@ inline constexpr std::uint8_t kTargetStateCount = 7;
   switch (mode) {
     case ForwardingMode::l2dsr: return "l2dsr";
     case ForwardingMode::ipip: return "ipip";
+    case ForwardingMode::gue: return "gue";
+    case ForwardingMode::gre: return "gre";
   }
   return "?";
 }

@@ -92,7 +92,9 @@ FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, con
   if (source.present == 0) {
     set_drop(decision, abi::DropReason::no_tunnel_source);
   } else if (secret != nullptr) {
-    decision.outer_source = net::tunnel_source(source, wire_hash(flow_hash(make_hash_keys(*secret), key)));
+    const std::uint64_t on_wire = wire_hash(flow_hash(make_hash_keys(*secret), key));
+    decision.outer_source = net::tunnel_source(source, on_wire);
+    if (target.mode == abi::ForwardingMode::gue) decision.outer_source_port = net::gue_source_port(on_wire);
   }
   return decision;
 }

@@ -12,6 +12,7 @@
 #include "dp/lb/snapshot.h"
 #include "dp/net/encap.h"
 #include "dp/net/rewrite.h"
+#include "dp/net/tunnel.h"
 
 namespace lb {
 
@@ -33,7 +34,8 @@ LB_INLINE std::uint64_t wire_hash(const Hash128& hash) {
 
 // Bytes that the way to the target adds to the client's IP packet.
 LB_INLINE std::uint32_t outer_bytes(const abi::Target& target) {
-  return target.mode == abi::ForwardingMode::l2dsr ? 0 : net::encap_bytes(!is_v4(target.address));
+  if (target.mode == abi::ForwardingMode::l2dsr) return 0;
+  return net::encap_bytes(!is_v4(target.address)) + net::tunnel_header_bytes(target);
 }
 
 LB_INLINE OutFrame refuse_frame(std::uint8_t* data, std::uint32_t length, abi::DropReason reason) {
@@ -44,9 +46,14 @@ LB_INLINE const abi::TunnelSource& tunnel_source_of(const Snapshot& snapshot, co
   return is_v4(target.address) ? snapshot.root().tunnel_source_v4 : snapshot.root().tunnel_source_v6;
 }
 
+// Of modes gue and gre; otherwise as forward().
+OutFrame forward_tunnel(const Snapshot& snapshot, const abi::Target& target, const net::ParsedPacket& packet,
+                        const Hash128& hash, std::uint8_t* data, std::uint32_t length, std::uint32_t headroom);
+
 // `headroom`: bytes free in front of data.
 LB_INLINE OutFrame forward(const Snapshot& snapshot, const abi::Target& target, const net::ParsedPacket& packet,
                            const Hash128& hash, std::uint8_t* data, std::uint32_t length, std::uint32_t headroom) {
+  if (target.mode > abi::ForwardingMode::ipip) return forward_tunnel(snapshot, target, packet, hash, data, length, headroom);
   const net::LinkAddress link{target.next_hop_mac, target.source_mac, target.vlan};
   const bool outer_is_v6 = !is_v4(target.address);
   const std::uint32_t outer = target.mode == abi::ForwardingMode::l2dsr ? 0 : net::encap_bytes(outer_is_v6);

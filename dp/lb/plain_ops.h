@@ -223,8 +223,8 @@ LB_INLINE void prepend_v6(std::uint8_t* inner, std::uint32_t ip_length, const ab
   decrement_ttl_v4(inner);
 }
 
-// Sends a plain frame untagged. True: done, data and length are the frame to send. False: it does not fit, or the target is
-// on a VLAN; nothing was touched, and forward() knows.
+// Sends a plain frame untagged. True: done, data and length are the frame to send. False: it does not fit, the target is on
+// a VLAN or of another mode than l2dsr and ipip; nothing was touched, and forward() knows.
 LB_INLINE bool forward_plain(const abi::Target& target, const Hash128& hash, const PlainSources& sources,
                              std::uint32_t headroom, std::uint8_t*& data, std::uint32_t& length) {
   const std::uint32_t ip_length = plain_ip_length(data);

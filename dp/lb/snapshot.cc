@@ -317,12 +317,28 @@ class SnapshotVerifier {
       if (target.mode != out_->groups_[target.group].mode) {
         return refuse(kBounds, "targets[%zu]: mode %u is not its group's", i, static_cast<unsigned>(target.mode));
       }
+      if (auto ok = tunnel(target, i); !ok) return ok;
       if ((target.flags & abi::kTargetResolved) == 0) continue;
       if (target.out_port >= out_->ports_.size()) return refuse(kBounds, "targets[%zu]: out_port %u", i, target.out_port);
       if (target.vlan > 4094) return refuse(kBounds, "targets[%zu]: vlan %u", i, target.vlan);
       if (target.mtu_bytes < kMinMtuBytes) return refuse(kBounds, "targets[%zu]: mtu %u", i, target.mtu_bytes);
     }
     return {};
+  }
+
+  [[nodiscard]] static Check tunnel(const abi::Target& target, std::size_t i) {
+    const std::uint32_t flags = target.tunnel_flags;
+    const bool gue = target.mode == abi::ForwardingMode::gue;
+    const bool gre = target.mode == abi::ForwardingMode::gre;
+    const std::uint32_t known = gue ? std::uint32_t{abi::kTunnelZeroChecksum} : gre ? std::uint32_t{abi::kTunnelKeyed} : 0;
+    if ((flags & ~known) != 0) {
+      return refuse(kBounds, "targets[%zu]: tunnel_flags %u in mode %u", i, flags, static_cast<unsigned>(target.mode));
+    }
+    const bool right = gue ? target.tunnel_word >= 1 && target.tunnel_word <= 65535
+                           : target.tunnel_word == 0 || (flags & abi::kTunnelKeyed) != 0;
+    if (right) return {};
+    return refuse(kBounds, "targets[%zu]: tunnel_word %u in mode %u", i, target.tunnel_word,
+                  static_cast<unsigned>(target.mode));
   }
 
   [[nodiscard]] Check groups() const {

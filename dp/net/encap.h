@@ -45,16 +45,20 @@ struct TunnelEnds {
   std::uint64_t flow_hash = 0;  // flow label (RFC 6438) and, where the packet may be fragmented, the IPv4 id
 };
 
+// What the outer header carries.
+struct OuterPayload {
+  abi::Protocol protocol = abi::Protocol::ipip;
+  std::uint32_t bytes = 0;
+};
+
 namespace detail {
 
-template <bool kInnerV6>
 LB_INLINE void write_outer_v4(std::uint8_t* outer, const std::uint8_t* inner, const ParsedPacket& packet,
-                              const TunnelEnds& ends) {
-  const bool dont_fragment = kInnerV6 || packet.dont_fragment != 0;
+                              const TunnelEnds& ends, const OuterPayload& payload, bool dont_fragment) {
   // Flows share the outer addresses, so the inner id alone would repeat; with the flow hash it rarely does.
   const std::uint32_t id = dont_fragment ? 0 : (load_be16(inner + kIpv4IdAt) ^ (ends.flow_hash >> 48)) & 0xffff;
-  const auto protocol = static_cast<std::uint32_t>(kInnerV6 ? abi::Protocol::ipv6_in : abi::Protocol::ipip);
-  const std::uint32_t length = packet.ip_length + kIpv4Bytes;
+  const auto protocol = static_cast<std::uint32_t>(payload.protocol);
+  const std::uint32_t length = payload.bytes + kIpv4Bytes;
   const std::uint32_t word0 = swap32(0x45000000U | std::uint32_t{packet.traffic_class} << 16 | length);
   const std::uint32_t word1 = swap32(id << 16 | (dont_fragment ? kIpv4DontFragment : 0U));
   const std::uint32_t word2 = swap32(std::uint32_t{kDefaultTtl} << 24 | protocol << 16);
@@ -68,12 +72,12 @@ LB_INLINE void write_outer_v4(std::uint8_t* outer, const std::uint8_t* inner, co
   store(outer + kIpv4DestinationAt, destination);
 }
 
-template <bool kInnerV6>
-LB_INLINE void write_outer_v6(std::uint8_t* outer, const ParsedPacket& packet, const TunnelEnds& ends) {
+LB_INLINE void write_outer_v6(std::uint8_t* outer, const ParsedPacket& packet, const TunnelEnds& ends,
+                              const OuterPayload& payload) {
   const auto label = static_cast<std::uint32_t>(ends.flow_hash >> 44);  // 20 bits
-  const auto next = static_cast<std::uint32_t>(kInnerV6 ? abi::Protocol::ipv6_in : abi::Protocol::ipip);
+  const auto next = static_cast<std::uint32_t>(payload.protocol);
   store_be32(outer, 0x60000000U | std::uint32_t{packet.traffic_class} << 20 | label);
-  store_be32(outer + kIpv6PayloadLengthAt, std::uint32_t{packet.ip_length} << 16 | next << 8 | kDefaultTtl);
+  store_be32(outer + kIpv6PayloadLengthAt, payload.bytes << 16 | next << 8 | kDefaultTtl);
   store(outer + kIpv6SourceAt, ends.source);
   store(outer + kIpv6DestinationAt, ends.destination);
 }
@@ -88,11 +92,12 @@ LB_INLINE std::uint8_t* encapsulate(std::uint8_t* frame, const ParsedPacket& pac
                                     const LinkAddress& link, std::uint32_t& length) {
   std::uint8_t* inner = frame + packet.l2_length;
   std::uint8_t* outer = inner - encap_bytes(kOuterV6);
+  const OuterPayload payload{kInnerV6 ? abi::Protocol::ipv6_in : abi::Protocol::ipip, packet.ip_length};
   decrement_ttl(inner, kInnerV6);
   if constexpr (kOuterV6) {
-    detail::write_outer_v6<kInnerV6>(outer, packet, ends);
+    detail::write_outer_v6(outer, packet, ends, payload);
   } else {
-    detail::write_outer_v4<kInnerV6>(outer, inner, packet, ends);
+    detail::write_outer_v4(outer, inner, packet, ends, payload, kInnerV6 || packet.dont_fragment != 0);
   }
   length = l2_bytes(link.vlan) + encap_bytes(kOuterV6) + packet.ip_length;
   return write_l2(outer, kOuterV6 ? kEtherTypeIpv6 : kEtherTypeIpv4, link);

@@ -13,7 +13,11 @@ from tests.lib import lab as labs
 from tests.lib.balancer import ROOT, Balancer
 from tests.lib.lab import Lab, wait_until
 
-FORWARDING = [("ipip", "v4", "v4"), ("ipip", "v4", "v6"), ("ipip", "v6", "v4"), ("ipip", "v6", "v6"), ("l2dsr", "v4", "v4"), ("l2dsr", "v6", "v6")]
+FORWARDING = [("ipip", "v4", "v4"), ("ipip", "v4", "v6"), ("ipip", "v6", "v4"), ("ipip", "v6", "v6"), ("l2dsr", "v4", "v4"), ("l2dsr", "v6", "v6"),
+              ("gue", "v4", "v4"), ("gue", "v4", "v6"), ("gue", "v6", "v4"), ("gue", "v6", "v6"),
+              ("gre", "v4", "v4"), ("gre", "v4", "v6"), ("gre", "v6", "v4"), ("gre", "v6", "v6")]
+TUNNEL_ATTRIBUTES = {("gue", "v4", "v6"): ["gue.ipv6_zero_checksum.enabled: true"], ("gre", "v4", "v4"): ["gre.key: 4711"],
+                     ("gre", "v4", "v6"): ["gre.key: 4711"]}
 WEB, IPERF, ECHO, EMPTY = 80, 5201, 7000, 81
 LOGS = ROOT / "build/reports/e2e-logs"
 
@@ -78,9 +82,10 @@ def config(cases=FORWARDING, target_names=("t1", "t2", "t3")):
             listeners.append(f"  - {{name: {kind}-{case.name}, vip: {case.name}, protocol: {protocol}, port: {port}, "
                              f"target_groups: [{{name: {kind}-{case.name}}}]}}")
             check = "{protocol: HTTP, path: /, interval: 1, healthy_threshold: 2, unhealthy_threshold: 2}" if kind == "web" else "{protocol: NONE}"
-            sticky = "{stickiness.enabled: true, stickiness.type: source_ip}" if kind == "iperf" else "{deregistration_delay.timeout_seconds: 60}"
+            attributes = ["stickiness.enabled: true", "stickiness.type: source_ip"] if kind == "iperf" else ["deregistration_delay.timeout_seconds: 60"]
+            attributes += TUNNEL_ATTRIBUTES.get((case.mode, case.inner, case.outer), [])
             groups.append(f"  - name: {kind}-{case.name}\n    protocol: {protocol}\n    port: {port}\n    forwarding_mode: {case.mode}\n"
-                          f"    table_size: 4093\n    attributes: {sticky}\n    health_check: {check}\n    targets: [{targets(port)}]")
+                          f"    table_size: 4093\n    attributes: {{{', '.join(attributes)}}}\n    health_check: {check}\n    targets: [{targets(port)}]")
     return "version: 1\nseed: 7\nvips:\n{}\nlisteners:\n{}\ntarget_groups:\n{}\n".format(*map("\n".join, (vips, listeners, groups)))
 
 

@@ -20,6 +20,8 @@ test::World make_world() {
   test::World world;
   world.add_vip(kVip);
   const auto tunnels = world.add_group(abi::ForwardingMode::ipip, 31);
+  const auto gue = world.add_group(abi::ForwardingMode::gue, 31);
+  const auto gre = world.add_group(abi::ForwardingMode::gre, 31);
   const auto direct = world.add_group(abi::ForwardingMode::l2dsr, 31);
   for (std::uint8_t i = 0; i < 3; ++i) {
     world.add_target(tunnels, abi::IpAddress::v4(10, 0, 0, i));

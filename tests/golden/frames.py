@@ -1,7 +1,7 @@
 """Configurations and packets the cases are made of, and the frames lb should make of them, all by scapy."""
 import ipaddress
 
-from scapy.all import ICMP, IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw, raw
+from scapy.all import GRE, ICMP, IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw, raw
 
 CLIENT_MAC = "02:c1:00:00:00:01"
 ANY_MAC = "02:99:00:00:00:99"   # lb-replay takes frames for any MAC
@@ -119,6 +119,43 @@ def ipip(packet, target=T4[0], source=None, vlan=None, mac=None):
         return raw(link / outer / Raw(inner))
 
     return expected
+
+
+def tunnel(header, packet, target=T4[0]):
+    """`packet` behind an outer IP header and `header`, a function from what came out and the inner bytes to scapy's layers."""
+    inner_v6 = isinstance(packet, IPv6)
+    link = Ether(src=LB_MAC, dst=next_hop_mac(target))
+
+    def expected(got):
+        came = Ether(got)
+        layers = header(came, 6 if inner_v6 else 4) / Raw(raw(aged(packet)))
+        tos = packet.tc if inner_v6 else packet.tos
+        if is_v6(target):
+            return raw(link / IPv6(src=TUNNEL_V6, dst=target, tc=tos, fl=came[IPv6].fl if IPv6 in came else 0, hlim=64) / layers)
+        may_fragment = not inner_v6 and not packet.flags.DF
+        chosen = came[IP].id if may_fragment and IP in came else 0
+        return raw(link / IP(src=TUNNEL_V4, dst=target, tos=tos, id=chosen, flags="" if may_fragment else "DF", ttl=64) / layers)
+
+    return expected
+
+
+def gue(packet, target=T4[0], port=6080, zero_checksum=False):
+    """Variant 0 without options. The source port is lb's to choose among the dynamic ones. scapy computes the outer checksum;
+    IPv4 goes without."""
+    def header(came, family):
+        source = came[UDP].sport if UDP in came and came[UDP].sport >= 49152 else 0
+        checksum = {"chksum": 0} if zero_checksum or not is_v6(target) else {}
+        return UDP(sport=source, dport=port, **checksum) / Raw(bytes([0, {4: 4, 6: 41}[family], 0, 0]))
+
+    return tunnel(header, packet, target)
+
+
+def gre(packet, target=T4[0], key=None):
+    def header(_, family):
+        keyed = {} if key is None else {"key_present": 1, "key": key}
+        return GRE(proto={4: 0x0800, 6: 0x86DD}[family], **keyed)
+
+    return tunnel(header, packet, target)
 
 
 def l2dsr(packet, target=T4[0]):

@@ -233,7 +233,13 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"table size", with_group("    table_size: 65536\n"),
             "lb.yaml:10: target_groups[0].table_size: must be a prime 7-16777213, and 65536 is none\n"},
         Bad{"mode", with_group("    forwarding_mode: nat\n"),
-            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip, not 'nat'\n"},
+            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre, not 'nat'\n"},
+        Bad{"gue attributes", with_group("    attributes: {gue.port: 0}\n"),
+            "lb.yaml:10: target_groups[0].attributes.gue.port: must be a whole number 1-65535, not '0'\n"
+            "lb.yaml:10: target_groups[0].attributes.gue: needs forwarding_mode: gue\n"},
+        Bad{"gre attributes", with_group("    forwarding_mode: gue\n    attributes: {gre.key: 4294967296}\n"),
+            "lb.yaml:11: target_groups[0].attributes.gre.key: must be a whole number 0-4294967295, not '4294967296'\n"
+            "lb.yaml:11: target_groups[0].attributes.gre: needs forwarding_mode: gre\n"},
         Bad{"group's port is translated", with_group("    port: 8080\n"),
             "lb.yaml:10: target_groups[0].port: ipip does not translate ports and listener 'web-80' is on 80: must be 80 or "
             "left "

@@ -82,6 +82,13 @@ Config random_config() {
     group.name = "g" + std::to_string(g);
     group.protocol = ListenerProtocol::tcp_udp;
     group.table_size = pick<std::uint32_t>({7, 65537, 655373});
+    group.mode = pick({abi::ForwardingMode::ipip, abi::ForwardingMode::gue, abi::ForwardingMode::gre});
+    if (group.mode == abi::ForwardingMode::gue) {
+      group.gue_port = static_cast<std::uint16_t>(*rc::gen::inRange(1, 65536));
+      group.gue_ipv6_zero_checksum = *rc::gen::arbitrary<bool>();
+    }
+    if (group.mode == abi::ForwardingMode::gre && *rc::gen::arbitrary<bool>())
+      group.gre_key = *rc::gen::arbitrary<std::uint32_t>();
     group.stickiness =
         pick({abi::Stickiness::five_tuple, abi::Stickiness::source_ip, abi::Stickiness::source_ip_dest_ip_proto});
     group.deregistration_delay = std::chrono::seconds(*rc::gen::inRange(0, 3601));

@@ -142,13 +142,14 @@ test::World random_world() {
   const auto group_count = any_of(1, 4);
   std::vector<std::pair<std::uint32_t, std::uint32_t>> shares;
   for (std::uint32_t g = 0; g < group_count; ++g) {
-    const auto mode = *rc::gen::element(abi::ForwardingMode::l2dsr, abi::ForwardingMode::ipip);
+    const auto mode = *rc::gen::element(abi::ForwardingMode::l2dsr, abi::ForwardingMode::ipip, abi::ForwardingMode::gue,
+                                        abi::ForwardingMode::gre);
     const auto stickiness = static_cast<abi::Stickiness>(any_of(0, 4));
     const std::uint32_t group = world.add_group(mode, 13, stickiness);
     const auto targets = any_of(0, 5);
     for (std::uint32_t t = 0; t < targets; ++t) {
       const auto last = static_cast<std::uint8_t>(10 * g + t + 1);
-      const bool over_v6 = mode == abi::ForwardingMode::ipip && *rc::gen::arbitrary<bool>();
+      const bool over_v6 = mode != abi::ForwardingMode::l2dsr && *rc::gen::arbitrary<bool>();
       world.add_target(group, over_v6 ? abi::IpAddress{{0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last}}
                                       : abi::IpAddress::v4(10, 77, 2, last));
     }
@@ -235,7 +236,7 @@ void expect_agreement(const Snapshot& snapshot, const Worker& worker, const net:
   RC_ASSERT(answer.target.value() == burst.target[0]);
   if (result == FlowResult::fresh) RC_ASSERT(answer.slot.value() == burst.slot[0]);
   if (answer.outer_source) RC_ASSERT(*answer.outer_source == outer_source_of(burst));
-  RC_ASSERT(answer.outer_source.has_value() == (snapshot.targets()[burst.target[0]].mode == abi::ForwardingMode::ipip));
+  RC_ASSERT(answer.outer_source.has_value() == (snapshot.targets()[burst.target[0]].mode != abi::ForwardingMode::l2dsr));
   const bool elsewhere = result == FlowResult::hit && answer.slot_target && *answer.slot_target != burst.target[0];
   RC_ASSERT(answer.pinned_elsewhere == elsewhere);
   RC_ASSERT(answer.pinned_because.empty() != elsewhere);
@@ -326,6 +327,25 @@ TEST_F(WhyTest, WithoutASnapshotNothingIsForwarded) {
   EXPECT_EQ(answer.verdict, "drop");
   EXPECT_EQ(answer.reason, "no_snapshot");
   EXPECT_EQ(answer.flow, "none");
+}
+
+TEST_F(WhyTest, TheOuterHeaderOfATunnelIsShown) {
+  world_.groups[blue_].mode = abi::ForwardingMode::gue;
+  for (abi::Target& target : world_.targets) {
+    target.mode = abi::ForwardingMode::gue;
+    target.tunnel_word = 9886;
+  }
+  Worker worker;
+  Answer answer = ask({&worker});
+  EXPECT_NE(answer.steps.back().find("gue: outer source 100.64.0."), std::string::npos) << text_of(answer);
+  EXPECT_NE(answer.steps.back().find(", UDP destination port 9886, UDP checksum 0, 32 bytes more"), std::string::npos);
+  world_.groups[blue_].mode = abi::ForwardingMode::gre;
+  for (abi::Target& target : world_.targets) {
+    target.mode = abi::ForwardingMode::gre;
+    target.tunnel_flags = abi::kTunnelKeyed;
+  }
+  answer = ask({&worker});
+  EXPECT_NE(answer.steps.back().find(", key 9886, 28 bytes more"), std::string::npos) << text_of(answer);
 }
 
 TEST_F(WhyTest, NewFlowNamesSlotTargetNextHopAndOuterSource) {

@@ -61,6 +61,27 @@ std::uint64_t use(const Snapshot& snapshot) {
   return sum;
 }
 
+TEST(Snapshot, RefusesTunnelValuesThatDoNotFitTheMode) {
+  const auto said = [](abi::ForwardingMode mode, std::uint8_t flags, std::uint32_t word) {
+    test::World world;
+    world.add_target(world.add_group(mode), abi::IpAddress::v4(10, 0, 0, 1));
+    world.targets[0].tunnel_flags = flags;
+    world.targets[0].tunnel_word = word;
+    const auto opened = test::make_bytes(world).open();
+    return opened ? std::string() : opened.error().text;
+  };
+  using enum abi::ForwardingMode;
+  EXPECT_EQ(said(gue, 0, 6080), "");
+  EXPECT_EQ(said(gue, abi::kTunnelZeroChecksum, 65535), "");
+  EXPECT_EQ(said(gue, 0, 0), "targets[0]: tunnel_word 0 in mode 2");
+  EXPECT_EQ(said(gue, 0, 65536), "targets[0]: tunnel_word 65536 in mode 2");
+  EXPECT_EQ(said(gue, abi::kTunnelKeyed, 6080), "targets[0]: tunnel_flags 1 in mode 2");
+  EXPECT_EQ(said(gre, 0, 0), "");
+  EXPECT_EQ(said(gre, abi::kTunnelKeyed, 0xffffffff), "");
+  EXPECT_EQ(said(gre, 0, 7), "targets[0]: tunnel_word 7 in mode 3");
+  EXPECT_EQ(said(gre, abi::kTunnelZeroChecksum, 0), "targets[0]: tunnel_flags 2 in mode 3");
+}
+
 TEST(Snapshot, AcceptsWhatIsInOrder) {
   const auto opened = test::make_bytes(small_world()).open();
   ASSERT_TRUE(opened) << opened.error().text;
@@ -153,6 +174,8 @@ TEST(Snapshot, RefusesEveryIndexAndEnumeratorOutOfRange) {
   REFUSED(target, mode = abi::ForwardingMode::l2dsr);
   REFUSED(target, vlan = 4095);
   REFUSED(target, mtu_bytes = 67);
+  REFUSED(target, tunnel_flags = abi::kTunnelKeyed);
+  REFUSED(target, tunnel_word = 1);
 #undef REFUSED
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.vip_table.count -= 1; }).find("power of two"), std::string::npos);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.targets.count = 1U << 21; }).find("at most"), std::string::npos);

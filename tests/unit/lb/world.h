@@ -95,6 +95,7 @@ struct World {
     target.flags = abi::kTargetLive | abi::kTargetResolved;
     target.state = abi::TargetState::healthy;
     target.mode = groups[group].mode;
+    target.tunnel_word = target.mode == abi::ForwardingMode::gue ? abi::kGuePort : 0;
     target.out_port = 1;
     target.mtu_bytes = 1600;
     target.next_hop_mac = {2, 0, 0, 0, static_cast<std::uint8_t>(id >> 8), static_cast<std::uint8_t>(id)};

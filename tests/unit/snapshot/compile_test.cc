@@ -79,6 +79,24 @@ std::set<std::uint64_t> ids(const CompiledSnapshot& compiled) {
   return result;
 }
 
+TEST(Compile, TunnelSettingsReachTheTargets) {
+  Compiler compiler;
+  SnapshotInput input = make_input(3, 1);
+  input.groups[0].config.mode = abi::ForwardingMode::gue;
+  input.groups[0].config.gue_port = 9886;
+  input.groups[0].config.gue_ipv6_zero_checksum = true;
+  input.groups[1].config.mode = abi::ForwardingMode::gre;
+  input.groups[1].config.gre_key = 0;
+  input.groups[2].config.mode = abi::ForwardingMode::gre;
+  const auto snapshot = open(compile(compiler, input));
+  ASSERT_TRUE(snapshot);
+  for (const abi::Target& target : snapshot->targets()) {
+    if ((target.flags & abi::kTargetLive) == 0) continue;
+    EXPECT_EQ(target.tunnel_word, target.group == 0 ? 9886U : 0U);
+    EXPECT_EQ(target.tunnel_flags, target.group == 0 ? abi::kTunnelZeroChecksum : target.group == 1 ? abi::kTunnelKeyed : 0);
+  }
+}
+
 TEST(Compile, TheDataPlaneAcceptsAndFindsEverything) {
   Compiler compiler;
   SnapshotInput input = make_input(3, 4);

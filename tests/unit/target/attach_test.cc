@@ -109,6 +109,20 @@ TEST(Attach, RepeatedKeepsProgramAndCountersAndRenewsAddresses) {
             "");
 }
 
+TEST(Attach, RepeatedRenewsGuePorts) {
+  EXPECT_EQ(in_network([]() -> std::string {
+              if (!attach("t0", std::nullopt, {})) return "not attached";
+              auto now = status("t0");
+              if (!now || !now->has_value() || (**now).gue_ports != std::vector<std::uint16_t>{6080}) return "default";
+              const auto second = attach("t0", std::nullopt, {}, {9886, 5555});
+              if (!second || !second->was_attached) return "attached again";
+              now = status("t0");
+              if (!now || !now->has_value()) return "no status";
+              return (**now).gue_ports == std::vector<std::uint16_t>{5555, 9886} ? "" : "wrong ports";
+            }),
+            "");
+}
+
 TEST(Attach, AnotherModeReplacesTheFirst) {
   EXPECT_EQ(in_network([]() -> std::string {
               for (const Mode mode : {Mode::native, Mode::tc, Mode::generic, Mode::native}) {

@@ -96,6 +96,13 @@ TEST(Check, TunnelsNeedTheProgramAndL2dsrNeedsNone) {
   EXPECT_EQ(commands(host, ForwardingMode::l2dsr), Commands{});
 }
 
+TEST(Check, GueAndGreNeedRoomForTheirHeaders) {
+  HostFacts host = good_host();
+  host.mtu_bytes = 1500;
+  EXPECT_EQ(commands(host, ForwardingMode::gue), Commands{"ip link set dev eth0 mtu 1552"});
+  EXPECT_EQ(commands(host, ForwardingMode::gre), Commands{"ip link set dev eth0 mtu 1548"});
+}
+
 TEST(Check, AVethComputesItsChecksums) {
   HostFacts host = good_host();
   host.tx_checksum = true;

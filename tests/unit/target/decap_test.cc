@@ -25,6 +25,7 @@ const IpAddress kTunnel4 = IpAddress::v4(10, 100, 0, 7);
 const IpAddress kTunnel6 = net::test::v6_address(0xaa);
 const IpAddress kHost4 = IpAddress::v4(10, 77, 2, 2);
 const IpAddress kHost6 = net::test::v6_address(0xbb);
+constexpr std::uint16_t kGuePort = abi::kGuePort;
 
 struct Outcome {
   std::uint32_t verdict = 0;
@@ -41,6 +42,8 @@ class Decap : public testing::TestWithParam<bool> {
     for (const auto& address : {kHost4, kHost6}) {
       ASSERT_EQ(bpf_map_update_elem(bpf_map__fd(skeleton_->maps.addresses), &address, &present, BPF_ANY), 0);
     }
+    const std::uint16_t port = kGuePort;
+    ASSERT_EQ(bpf_map_update_elem(bpf_map__fd(skeleton_->maps.gue_ports), &port, &present, BPF_ANY), 0);
   }
 
   [[nodiscard]] static bool is_tc() { return GetParam(); }
@@ -118,6 +121,96 @@ TEST_P(Decap, TakesEveryFamilyOutOfEveryFamily) {
       EXPECT_EQ(outcome.verdict, pass());
       EXPECT_EQ(outcome.frame, net::test::make_frame(packet)) << "EtherType included";
       EXPECT_EQ(counted(), (std::map<int, std::uint64_t>{{(outer_v6 ? 2 : 0) + (inner_v6 ? 1 : 0), 1}}));
+    }
+  }
+}
+
+enum class Kind { gue, gue1, gre, gre_key };  // gue1: variant 1
+constexpr Kind kKinds[] = {Kind::gue, Kind::gue1, Kind::gre, Kind::gre_key};
+
+FrameSpec tunnel(Kind kind, bool outer_v6, const FrameSpec& packet, std::uint8_t traffic_class = 0) {
+  FrameSpec spec = outer(outer_v6, packet, traffic_class);
+  Bytes header;
+  if (kind == Kind::gue) net::test::put32(header, std::uint32_t{spec.protocol} << 16);
+  if (kind == Kind::gre) net::test::put32(header, packet.is_v6 ? 0x86dd : 0x0800);
+  if (kind == Kind::gre_key) {
+    net::test::put32(header, 0x20000000U | (packet.is_v6 ? 0x86ddU : 0x0800U));
+    net::test::put32(header, 0xdeadbeef);
+  }
+  const bool gue = kind == Kind::gue || kind == Kind::gue1;
+  spec.protocol = gue ? 17 : 47;
+  spec.destination_port = kGuePort;
+  spec.payload.insert(spec.payload.begin(), header.begin(), header.end());
+  return spec;
+}
+
+TEST_P(Decap, TakesEveryFamilyOutOfGueAndGreOfEveryFamily) {
+  for (const Kind kind : kKinds) {
+    const int first = kind == Kind::gue || kind == Kind::gue1 ? DECAP_GUE_IPV4_IN_IPV4 : DECAP_GRE_IPV4_IN_IPV4;
+    for (const bool outer_v6 : {false, true}) {
+      for (const bool inner_v6 : {false, true}) {
+        const FrameSpec packet = inner(inner_v6, 0xb8 | 2);
+        FrameSpec marked = packet;
+        marked.traffic_class = 0xb8 | 3;
+        const Outcome outcome = run(net::test::make_frame(tunnel(kind, outer_v6, packet, 3)));
+        EXPECT_EQ(outcome.verdict, pass());
+        EXPECT_EQ(outcome.frame, net::test::make_frame(marked)) << "the congestion mark of the outer header included";
+        EXPECT_EQ(counted(), (std::map<int, std::uint64_t>{{first + (outer_v6 ? 2 : 0) + (inner_v6 ? 1 : 0), 1}}));
+      }
+    }
+  }
+}
+
+TEST_P(Decap, OtherUdpAndGreIsTheHosts) {
+  FrameSpec udp = tunnel(Kind::gue, false, inner(false));
+  udp.destination_port = kGuePort + 1;
+  expect_untouched(net::test::make_frame(udp));
+  for (const bool outer_v6 : {false, true}) {
+    const std::size_t gre_at = 14 + (outer_v6 ? 40 : 20);
+    Bytes frame = net::test::make_frame(tunnel(Kind::gre, outer_v6, inner(false)));
+    frame[gre_at] = 0x80;  // with a checksum
+    expect_untouched(frame);
+    frame[gre_at] = 0;
+    frame[gre_at + 1] = 1;  // PPTP
+    expect_untouched(frame);
+    frame[gre_at + 1] = 0;
+    frame[gre_at + 2] = 0x65;  // Ethernet inside
+    frame[gre_at + 3] = 0x58;
+    expect_untouched(frame);
+  }
+  Bytes later = net::test::make_frame(tunnel(Kind::gue, false, inner(false)));
+  later[21] = 1;  // a later fragment: nobody can tell what of
+  expect_untouched(later);
+}
+
+TEST_P(Decap, WrongGueHeadersAreDroppedByName) {
+  for (const bool outer_v6 : {false, true}) {
+    const std::size_t udp_at = 14 + (outer_v6 ? 40 : 20);
+    const Bytes frame = net::test::make_frame(tunnel(Kind::gue, outer_v6, inner(false)));
+    const std::pair<std::size_t, int> wrong[] = {{4, 9},  {5, 11},    {8, 0x20}, {8, 0x01}, {8, 0x80},
+                                                 {9, 47}, {10, 0x80}, {11, 1},   {9, 41}};
+    for (const auto& [at, value] : wrong) {
+      Bytes changed = frame;
+      changed[udp_at + at] = static_cast<std::uint8_t>(value);
+      if (at == 5) changed[udp_at + 4] = 0;  // UDP length 11: no whole header
+      expect_dropped(changed, DECAP_MALFORMED);
+    }
+    Bytes first_fragment = frame;
+    if (outer_v6) continue;
+    first_fragment[20] = 0x20;
+    expect_dropped(first_fragment, DECAP_FRAGMENT);
+  }
+}
+
+TEST_P(Decap, GueAndGreCutAnywhereNeverComeOutOfTheirTunnel) {
+  for (const Kind kind : kKinds) {
+    for (const bool is_v6 : {false, true}) {
+      const Bytes frame = net::test::make_frame(tunnel(kind, is_v6, inner(is_v6)));
+      for (std::size_t n = 14U + (is_v6 ? 40U : 20U); n < frame.size(); ++n) {
+        const Outcome outcome = run(Bytes(frame.begin(), frame.begin() + static_cast<std::ptrdiff_t>(n)));
+        if (outcome.verdict == drop()) continue;
+        EXPECT_EQ(outcome.frame.size(), n) << "too short to be a tunnel packet, so untouched";
+      }
     }
   }
 }
