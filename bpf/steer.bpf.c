@@ -1,7 +1,8 @@
 // Which packets of an AF_XDP port belong to lb's workers: those addressed to a VIP. Everything else stays with the kernel.
 //
-//   frame ── VLAN tags (≤ 2) looked through ── IPv4/IPv6 destination in `vips`? ── yes → socket of this queue, or drop
-//                                                                               └─ no  → XDP_PASS
+//   frame ── VLAN tags (≤ 2) looked through ── IPv4/IPv6 destination in `vips`, or
+//              in a prefix of `vip_prefixes`? ── yes → socket of this queue, or drop
+//                                             └─ no  → XDP_PASS
 //
 // Attached by dp/io/steering.cc before DPDK starts. The names xsk_def_prog, xsks_map and xsk_prog_version are those by which
 // libxdp recognises a program that it may use as it is (it then only enters its sockets into xsks_map).
@@ -45,6 +46,19 @@ struct {
   __type(key, struct address);
   __type(value, __u32);
 } vips SEC(".maps");
+
+// VIPs that are prefixes; bits of the 16-byte form. Writer: as of `vips`.
+struct prefix {
+  __u32 bits;
+  struct address address;
+};
+struct {
+  __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+  __uint(max_entries, MAX_VIPS);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct prefix);
+  __type(value, __u32);
+} vip_prefixes SEC(".maps");
 
 // Packets by outcome, per CPU. Order as SteeringStats in dp/io/steering.h.
 enum outcome { STEERED, PASSED, DROPPED_NO_SOCKET, OUTCOMES };
@@ -92,10 +106,16 @@ static __always_inline int read_destination(const struct xdp_md* context, struct
   return 0;
 }
 
+static __always_inline int is_vip(const struct address* destination) {
+  if (bpf_map_lookup_elem(&vips, destination)) return 1;
+  struct prefix key = {.bits = 128, .address = *destination};
+  return bpf_map_lookup_elem(&vip_prefixes, &key) != 0;
+}
+
 SEC("xdp")
 int xsk_def_prog(struct xdp_md* context) {
   struct address destination = {};
-  if (!read_destination(context, &destination) || !bpf_map_lookup_elem(&vips, &destination)) {
+  if (!read_destination(context, &destination) || !is_vip(&destination)) {
     count(PASSED);
     return XDP_PASS;
   }

@@ -93,7 +93,7 @@ const std::vector<const LiveListener*>& Index::listeners_of(std::string_view vip
 
 void fill(api::VipRow& row, const Index& index, const Vip& vip) {
   row.set_name(vip.name);
-  row.set_address(format_address(vip.address));
+  row.set_address(format_prefix(vip.prefix()));
   const auto& listeners = index.listeners_of(vip.name);
   row.set_listeners(static_cast<std::uint32_t>(listeners.size()));
   ListenerCounters sum;
@@ -111,7 +111,7 @@ void fill(api::ListenerRow& row, const Index& index, const LiveListener& listene
   const Vip* vip = index.vip(listener.config.vip);
   row.set_name(listener.name);
   row.set_vip(listener.config.vip);
-  if (vip != nullptr) row.set_address(format_address(vip->address));
+  if (vip != nullptr) row.set_address(format_prefix(vip->prefix()));
   row.set_protocol(std::string(to_string(listener.config.protocol)));
   row.set_port(ports_text(listener.config));
   row.set_target_groups(groups_text(listener.config));

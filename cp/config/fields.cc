@@ -52,7 +52,7 @@ std::string format_shares(const std::vector<WeightedGroup>& groups) {
 }
 
 Fields fields_of(const Vip& vip) {
-  return {{"address", format_address(vip.address)}};
+  return {{"address", format_prefix(vip.prefix())}};
 }
 
 Fields fields_of(const Listener& listener) {
@@ -85,6 +85,9 @@ Fields fields_of(const TargetGroup& group) {
   if (group.mode == abi::ForwardingMode::gue) {
     attribute("gue.port", number(group.gue_port));
     attribute("gue.ipv6_zero_checksum.enabled", boolean(group.gue_ipv6_zero_checksum));
+  }
+  if (group.mode != abi::ForwardingMode::l2dsr) {
+    attribute("outer_fragmentation.enabled", boolean(group.outer_fragmentation));
   }
   if (group.gre_key) attribute("gre.key", number(*group.gre_key));
   add_health_check(fields, group.health_check);

@@ -48,7 +48,7 @@ class Validator {
   }
 
   void vips() {
-    std::map<abi::IpAddress, std::string> addresses;
+    std::map<AddressPrefix, std::string> addresses;
     for (int i = 0; i < file_.vips_size(); ++i) {
       const config::Vip& from = file_.vips(i);
       const std::string path = element("vips", i);
@@ -57,18 +57,27 @@ class Validator {
       if (from.address().empty()) continue;
       const auto prefix = parse_prefix(from.address());
       if (!prefix) {
-        violation(path + ".address", "must be an IPv4 or IPv6 address, not '" + from.address() + "'");
-      } else if (prefix->length != 128) {
-        violation(path + ".address", "only host addresses are supported: write /32 (IPv4), /128 (IPv6) or no prefix length");
+        violation(path + ".address", "must be an IPv4 or IPv6 address or prefix, not '" + from.address() + "'");
+      } else if (const bool v4 = prefix->address.is_v4(); prefix->length < (v4 ? 104 : 16)) {
+        violation(path + ".address", v4 ? "prefix length must be 8-32" : "prefix length must be 16-128");
+      } else if (!host_bits_are_zero(*prefix)) {
+        violation(path + ".address", "has bits set behind its prefix length");
       } else if (!is_host_address(prefix->address)) {
         violation(path + ".address", "must be a unicast address that a host can have");
-      } else if (const auto [other, is_new] = addresses.emplace(prefix->address, from.name()); !is_new) {
+      } else if (const auto [other, is_new] = addresses.emplace(*prefix, from.name()); !is_new) {
         violation(path + ".address", "is the address of VIP '" + other->second + "' already");
       } else {
         vip.address = prefix->address;
-        vip_addresses_.insert(prefix->address);
+        vip.prefix_length = prefix->length;
+        if (prefix->length == 128) vip_addresses_.insert(prefix->address);
+        if (prefix->length < 128) vip_prefixes_.push_back(*prefix);
       }
     }
+  }
+
+  bool is_vip(const abi::IpAddress& address) const {
+    return vip_addresses_.contains(address) || std::any_of(vip_prefixes_.begin(), vip_prefixes_.end(),
+                                                           [&](const auto& prefix) { return contains(prefix, address); });
   }
 
   void groups() {
@@ -225,7 +234,7 @@ class Validator {
       Target& target = group.targets[at++];
       if (from.targets(t).has_port()) target_port(target_path + ".port", group_index, group, target.port);
       if (target.port == 0) target.port = shared_port;
-      if (vip_addresses_.contains(target.address)) violation(target_path + ".address", "is the address of a VIP");
+      if (is_vip(target.address)) violation(target_path + ".address", "is the address of a VIP");
       if (!known.emplace(target.address, target.port).second) {
         violation(target_path + ".address",
                   format_address_port(target.address, target.port) + " stands in this target group twice");
@@ -312,7 +321,8 @@ class Validator {
   Config result_;
   std::unordered_map<std::string, int> vip_index_;
   std::unordered_map<std::string, int> group_index_;
-  std::set<abi::IpAddress> vip_addresses_;
+  std::set<abi::IpAddress> vip_addresses_;  // those that are no prefix
+  std::vector<AddressPrefix> vip_prefixes_;
   std::map<std::tuple<std::string, ListenerProtocol, std::uint16_t, std::uint16_t>, std::string> taken_;
   std::vector<std::vector<std::size_t>> users_;  // by group: complete listeners that use it
 };

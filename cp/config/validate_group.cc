@@ -98,6 +98,10 @@ class GroupValidator {
     if (gue.has_port()) group_.gue_port = static_cast<std::uint16_t>(gue.port());
     group_.gue_ipv6_zero_checksum = gue.ipv6_zero_checksum().enabled();
     if (gre.has_key()) group_.gre_key = gre.key();
+    group_.outer_fragmentation = file_.attributes().outer_fragmentation().enabled();
+    if (group_.outer_fragmentation && group_.mode == abi::ForwardingMode::l2dsr) {
+      violation(".attributes.outer_fragmentation.enabled", "needs a forwarding_mode that is a tunnel");
+    }
     if (file_.attributes().has_gue() && group_.mode != abi::ForwardingMode::gue) {
       violation(".attributes.gue", "needs forwarding_mode: gue");
     }

@@ -29,9 +29,6 @@ std::string format_port_range(PortRange range);
 std::optional<std::vector<StatusRange>> parse_matcher(std::string_view text);
 std::string format_matcher(const std::vector<StatusRange>& matcher);
 
-// ADDRESS or ADDRESS/LENGTH; the length is kept as of the 16-byte form (an IPv4 /24 is 120).
-std::optional<AddressPrefix> parse_prefix(std::string_view text);
-std::string format_prefix(const AddressPrefix& prefix);
 // No bit is set behind the prefix length.
 bool host_bits_are_zero(const AddressPrefix& prefix);
 

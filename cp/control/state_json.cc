@@ -42,6 +42,14 @@ void read(const Json& json, const char* name, abi::IpAddress& value) {
   value = *address;
 }
 
+void read(const Json& json, const char* name, AddressPrefix& value) {
+  const auto at = json.find(name);
+  if (at == json.end()) return;
+  const auto prefix = parse_prefix(at->get<std::string>());
+  if (!prefix) throw std::runtime_error(std::string(name) + " is not an address or prefix");
+  value = *prefix;
+}
+
 Json to_json(const HealthCheck& check) {
   Json matcher = Json::array();
   for (const StatusRange& range : check.matcher) matcher.push_back({range.first, range.last});
@@ -223,7 +231,7 @@ Json to_json(const ListenerRecord& listener) {
   for (const FormerGroup& group : listener.former) former.push_back({group.name, group.ends_unix_ms});
   return {{"name", listener.config.name},
           {"vip", listener.config.vip},
-          {"address", format_address(listener.address)},
+          {"address", format_prefix(listener.address)},
           {"protocol", listener.config.protocol},
           {"first_port", listener.config.first_port},
           {"last_port", listener.config.last_port},

@@ -130,10 +130,16 @@ class Explainer {
   void write_listener_step() {
     const std::string tuple =
         std::string(protocol_name(key_.protocol)) + " " + format_address_port(key_.destination, key_.destination_port);
-    const auto vip = std::find_if(snapshot_.vips().begin(), snapshot_.vips().end(),
-                                  [&](const abi::Vip& candidate) { return candidate.address == key_.destination; });
-    if (vip == snapshot_.vips().end()) return step("listener lookup", tuple + " is no VIP");
-    const std::string of_vip = " of VIP " + std::string(snapshot_.name(vip->name));
+    const abi::Vip* vip = nullptr;
+    for (const abi::Vip& candidate : snapshot_.vips()) {
+      if (abi::masked(key_.destination, candidate.prefix_length) != candidate.address) continue;
+      if (vip == nullptr || candidate.prefix_length > vip->prefix_length) vip = &candidate;
+    }
+    if (vip == nullptr) return step("listener lookup", tuple + " is no VIP");
+    std::string of_vip = " of VIP " + std::string(snapshot_.name(vip->name));
+    if (vip->prefix_length < 128) {
+      of_vip += " (" + format_prefix({vip->address, static_cast<std::uint8_t>(vip->prefix_length)}) + ")";
+    }
     if (decision_.listener == abi::kNoIndex) return step("listener lookup", "no listener" + of_vip + " takes " + tuple);
     const abi::Listener& listener = snapshot_.listeners()[decision_.listener];
     std::string text = tuple + " → listener " + std::string(snapshot_.name(listener.name)) + of_vip;
@@ -224,7 +230,8 @@ class Explainer {
     if ((target.tunnel_flags & abi::kTunnelKeyed) != 0 && target.mode == abi::ForwardingMode::gre) {
       text += ", key " + std::to_string(target.tunnel_word);
     }
-    return text + ", " + std::to_string(outer_bytes(target)) + " bytes more";
+    text += ", " + std::to_string(outer_bytes(target)) + " bytes more";
+    return text + ((target.tunnel_flags & abi::kTunnelFragment) != 0 ? ", fragmented where it does not fit" : "");
   }
 
   std::string explanation() const {

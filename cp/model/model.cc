@@ -20,6 +20,10 @@ int hex_digit(char c) {
 
 }  // namespace
 
+bool contains(const AddressPrefix& prefix, const abi::IpAddress& address) {
+  return abi::masked(address, prefix.length) == prefix.address;
+}
+
 std::string_view to_string(StateReason reason) {
   switch (reason) {
     case StateReason::none: return "";
@@ -63,6 +67,26 @@ std::string format_address(const abi::IpAddress& address) {
   const bool v4 = address.is_v4();
   inet_ntop(v4 ? AF_INET : AF_INET6, address.bytes.data() + (v4 ? 12 : 0), text.data(), text.size());
   return text.data();
+}
+
+std::optional<AddressPrefix> parse_prefix(std::string_view text) {
+  const std::size_t slash = text.find('/');
+  const auto address = parse_address(text.substr(0, slash));
+  if (!address) return std::nullopt;
+  AddressPrefix prefix{*address, 128};
+  if (slash == std::string_view::npos) return prefix;
+  const std::uint32_t bits = address->is_v4() ? 32 : 128;
+  const std::string_view digits = text.substr(slash + 1);
+  std::uint32_t length = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), length);
+  if (error != std::errc{} || end != digits.data() + digits.size() || length > bits) return std::nullopt;
+  prefix.length = static_cast<std::uint8_t>(128 - bits + length);
+  return prefix;
+}
+
+std::string format_prefix(const AddressPrefix& prefix) {
+  if (prefix.length == 128) return format_address(prefix.address);
+  return format_address(prefix.address) + "/" + std::to_string(prefix.length - (prefix.address.is_v4() ? 96 : 0));
 }
 
 std::string format_address_port(const abi::IpAddress& address, std::uint16_t port) {

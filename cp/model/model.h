@@ -22,9 +22,14 @@ struct AddressPrefix {
   friend auto operator<=>(const AddressPrefix&, const AddressPrefix&) = default;
 };
 
+// Whether the address is in the prefix.
+[[nodiscard]] bool contains(const AddressPrefix& prefix, const abi::IpAddress& address);
+
 struct Vip {
   std::string name;
-  abi::IpAddress address;
+  abi::IpAddress address;            // of a prefix the first
+  std::uint8_t prefix_length = 128;  // of the 16-byte form; below 128: every address of the prefix
+  [[nodiscard]] AddressPrefix prefix() const { return {address, prefix_length}; }
   bool operator==(const Vip&) const = default;
 };
 
@@ -81,6 +86,7 @@ struct TargetGroup {
   std::uint16_t gue_port = abi::kGuePort;  // gue: UDP destination port
   bool gue_ipv6_zero_checksum = false;     // gue: RFC 6935
   std::optional<std::uint32_t> gre_key;    // gre: RFC 2890
+  bool outer_fragmentation = false;        // tunnels: fragment the outer packet where it does not fit
   std::uint32_t table_size = 65537;
   std::chrono::seconds deregistration_delay{300};
   bool terminate_on_deregistration = false;
@@ -183,6 +189,9 @@ struct NextHop {
 std::optional<abi::IpAddress> parse_address(std::string_view text);
 std::string format_address(const abi::IpAddress& address);
 std::string format_address_port(const abi::IpAddress& address, std::uint16_t port);
+// ADDRESS or ADDRESS/LENGTH; the length is kept as of the 16-byte form (an IPv4 /24 is 120).
+std::optional<AddressPrefix> parse_prefix(std::string_view text);
+std::string format_prefix(const AddressPrefix& prefix);
 struct AddressPort {
   abi::IpAddress address;
   std::uint16_t port = 0;  // host order

@@ -60,6 +60,7 @@ class Assembly {
     root.targets = bytes.add(std::span<const abi::Target>(targets_));
     root.ports = bytes.add(std::span<const abi::Port>(ports_));
     root.names = bytes.add(std::span<const char>(names_));
+    std::copy(cells.prefix_lengths.begin(), cells.prefix_lengths.end(), root.vip_prefix_lengths);
     root.tunnel_source_v4 = tunnel_source(input_.tunnel_source_v4);
     root.tunnel_source_v6 = tunnel_source(input_.tunnel_source_v6);
     root.hygiene = hygiene(input_.hygiene);
@@ -96,7 +97,7 @@ class Assembly {
       if (!vip_index_.emplace(vip.name, static_cast<std::uint32_t>(vips_.size())).second) {
         return refuse("VIP " + vip.name + " stands in the snapshot twice");
       }
-      vips_.push_back({vip.address, name(vip.name), 0});
+      vips_.push_back({vip.address, name(vip.name), vip.prefix_length, 0});
     }
     return {};
   }
@@ -221,6 +222,7 @@ class Assembly {
       target.tunnel_word = *group.gre_key;
       target.tunnel_flags = abi::kTunnelKeyed;
     }
+    if (group.outer_fragmentation) target.tunnel_flags |= abi::kTunnelFragment;
   }
 
   tl::expected<void, Error> listeners() {

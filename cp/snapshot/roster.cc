@@ -20,13 +20,18 @@ bool leaving(const TargetRecord& target) {
   return target.status.removed || target.status.drained_by_operator;
 }
 
-// Would `old`, draining, be found before `live` for packets that are the latter's? (Narrowest port range first.)
+// Would `old`, draining, be found before `live` for packets that are the latter's? (Longest prefix, then narrowest port
+// range first.)
 bool shadows(const ListenerRecord& old, const ListenerRecord& live) {
   const bool protocols_meet = old.config.protocol == live.config.protocol ||
                               old.config.protocol == ListenerProtocol::tcp_udp ||
                               live.config.protocol == ListenerProtocol::tcp_udp;
   const bool ports_meet = old.config.first_port <= live.config.last_port && live.config.first_port <= old.config.last_port;
-  return protocols_meet && ports_meet && old.address == live.address &&
+  if (old.address != live.address) {
+    return protocols_meet && ports_meet && old.address.length > live.address.length &&
+           contains(live.address, old.address.address);
+  }
+  return protocols_meet && ports_meet &&
          old.config.last_port - old.config.first_port <= live.config.last_port - live.config.first_port;
 }
 
@@ -94,7 +99,11 @@ tl::expected<void, std::string> Roster::apply(const Config& config, std::int64_t
   }
   config_ = config;
   vip_addresses_.clear();
-  for (const Vip& vip : config.vips) vip_addresses_.insert(vip.address);
+  vip_prefixes_.clear();
+  for (const Vip& vip : config.vips) {
+    if (vip.prefix_length == 128) vip_addresses_.insert(vip.address);
+    if (vip.prefix_length < 128) vip_prefixes_.push_back(vip.prefix());
+  }
   apply_groups(config, now_unix_ms);
   apply_listeners(config, now_unix_ms);
   refresh_use();
@@ -163,7 +172,7 @@ void Roster::apply_listeners(const Config& config, std::int64_t now_unix_ms) {
   for (const Listener& wanted : config.listeners) {
     ListenerRecord listener{.config = wanted};
     const auto vip = std::ranges::find(config.vips, wanted.vip, &Vip::name);
-    if (vip != config.vips.end()) listener.address = vip->address;
+    if (vip != config.vips.end()) listener.address = vip->prefix();
     const auto known = std::ranges::find_if(before, [&](const auto& old) { return same_listener(old, listener); });
     if (known == before.end()) {
       listener.counter_index = 2 * *counter_pairs_.take();  // apply() has counted
@@ -292,12 +301,16 @@ bool Roster::settle(std::int64_t now_unix_ms, const FlowsOf& flows_of) {
   return changed;
 }
 
+bool Roster::is_vip(const abi::IpAddress& address) const {
+  return vip_addresses_.contains(address) ||
+         std::ranges::any_of(vip_prefixes_, [&](const AddressPrefix& prefix) { return contains(prefix, address); });
+}
+
 bool Roster::settle_group(GroupRecord& group, std::int64_t now_unix_ms, const FlowsOf& flows_of) {
   remove_finished(group, now_unix_ms, flows_of);
   std::vector<TargetFacts> facts;
   facts.reserve(group.targets.size());
-  for (const auto& [key, target] : group.targets)
-    facts.push_back(facts_of(group, target, vip_addresses_.contains(key.address)));
+  for (const auto& [key, target] : group.targets) facts.push_back(facts_of(group, target, is_vip(key.address)));
   const GroupDecision decided =
       decide(group.config, {group.in_use, group.fail_open, group.recovered_unix_ms}, facts, now_unix_ms);
 
@@ -427,11 +440,12 @@ void Roster::rebuild_listeners() {
     }
     std::erase_if(listener.groups, [&](const WeightedGroup& share) { return !groups_.contains(share.name); });
     if (listener.groups.empty()) continue;  // a removed one whose groups are gone already
-    auto vip = std::ranges::find(input_.vips, record.address, &Vip::address);
+    auto vip = std::ranges::find(input_.vips, record.address, &Vip::prefix);
     if (vip == input_.vips.end()) {
       // The VIP was removed, or moved to another address, while this listener still drains.
       const bool taken = std::ranges::find(input_.vips, listener.vip, &Vip::name) != input_.vips.end();
-      input_.vips.push_back({taken ? listener.vip + "@" + format_address(record.address) : listener.vip, record.address});
+      input_.vips.push_back({taken ? listener.vip + "@" + format_prefix(record.address) : listener.vip,
+                             record.address.address, record.address.length});
       vip = std::prev(input_.vips.end());
     }
     listener.vip = vip->name;

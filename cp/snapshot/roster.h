@@ -49,7 +49,7 @@ struct FormerGroup {
 struct ListenerRecord {
   Listener config;
   std::vector<FormerGroup> former;
-  abi::IpAddress address;  // of its VIP
+  AddressPrefix address;  // of its VIP
   std::uint32_t counter_index = 0;
   bool draining = false;
   std::int64_t drain_ends_unix_ms = 0;
@@ -136,6 +136,7 @@ class Roster {
   void remove_target(const GroupRecord& group, TargetRecord& target, std::int64_t now_unix_ms);
   void refresh_use();
   bool settle_group(GroupRecord& group, std::int64_t now_unix_ms, const FlowsOf& flows_of);
+  [[nodiscard]] bool is_vip(const abi::IpAddress& address) const;
   bool settle_listeners(std::int64_t now_unix_ms);
   void remove_finished(GroupRecord& group, std::int64_t now_unix_ms, const FlowsOf& flows_of);
   [[nodiscard]] std::int64_t drain_end(const ListenerRecord& listener, std::int64_t now_unix_ms) const;
@@ -150,7 +151,8 @@ class Roster {
   std::vector<ListenerRecord> listeners_;
   std::optional<AddressPrefix> default_tunnel_source_v4_;
   std::optional<AddressPrefix> default_tunnel_source_v6_;
-  std::set<abi::IpAddress> vip_addresses_;
+  std::set<abi::IpAddress> vip_addresses_;  // those that are no prefix
+  std::vector<AddressPrefix> vip_prefixes_;
   std::map<abi::IpAddress, std::set<TargetKey>> by_address_;
   IdAllocator target_ids_{abi::kMaxTargets};
   IdAllocator counter_pairs_{abi::kMaxListeners /

@@ -15,6 +15,18 @@ void insert(std::vector<abi::VipCell>& table, const abi::VipCell& cell) {
   table[at] = cell;
 }
 
+// The cell of a VIP, and where its listeners' cells stand: under its address, or, of a prefix, under a key of its own.
+struct Place {
+  abi::IpAddress address;
+  abi::VipCellKind exact = abi::VipCellKind::exact;
+  abi::VipCellKind ranges = abi::VipCellKind::ranges;
+};
+
+Place place_of(const abi::Vip& vip, std::uint32_t index) {
+  if (vip.prefix_length == 128) return {vip.address};
+  return {abi::prefix_vip_key(index), abi::VipCellKind::prefix_exact, abi::VipCellKind::prefix_ranges};
+}
+
 }  // namespace
 
 VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Listener> listeners) {
@@ -28,15 +40,24 @@ VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Lis
 
   VipCells result;
   std::vector<abi::VipCell> cells;
-  for (std::uint32_t i = 0; i < vips.size(); ++i) cells.push_back({vips[i].address, 0, 0, abi::VipCellKind::vip, i});
+  for (std::uint32_t i = 0; i < vips.size(); ++i) {
+    const std::uint32_t length = vips[i].prefix_length;
+    if (length == 128) {
+      cells.push_back({vips[i].address, 0, 0, abi::VipCellKind::vip, i});
+      continue;
+    }
+    cells.push_back({vips[i].address, static_cast<std::uint16_t>(length), 0, abi::VipCellKind::prefix, i});
+    result.prefix_lengths[length / 64] |= std::uint64_t{1} << length % 64;
+  }
   std::map<std::pair<std::uint32_t, std::uint8_t>, std::vector<std::uint32_t>> ranges;
   for (const auto& [key, index] : winners) {
     const abi::Listener& listener = listeners[index];
     if (listener.first_port == listener.last_port) {
-      cells.push_back({.address = vips[listener.vip].address,
+      const Place place = place_of(vips[listener.vip], listener.vip);
+      cells.push_back({.address = place.address,
                        .port = listener.first_port,
                        .protocol = listener.protocol,
-                       .kind = abi::VipCellKind::exact,
+                       .kind = place.exact,
                        .index = index,
                        .first_group = static_cast<std::uint16_t>(listener.groups[0].group),
                        .counter_index = static_cast<std::uint16_t>(listener.counter_index)});
@@ -48,8 +69,9 @@ VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Lis
     std::stable_sort(indices.begin(), indices.end(), [&](std::uint32_t a, std::uint32_t b) {
       return listeners[a].last_port - listeners[a].first_port < listeners[b].last_port - listeners[b].first_port;
     });
-    cells.push_back({vips[key.first].address, 0, key.second, abi::VipCellKind::ranges,
-                     static_cast<std::uint32_t>(result.range_listeners.size()), static_cast<std::uint32_t>(indices.size())});
+    const Place place = place_of(vips[key.first], key.first);
+    cells.push_back({place.address, 0, key.second, place.ranges, static_cast<std::uint32_t>(result.range_listeners.size()),
+                     static_cast<std::uint32_t>(indices.size())});
     result.range_listeners.insert(result.range_listeners.end(), indices.begin(), indices.end());
   }
 

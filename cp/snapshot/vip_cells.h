@@ -1,6 +1,7 @@
 // The VIP table of a snapshot: (address, protocol, port) → listener. Lookup and layout: dp/abi/snapshot.h at VipCell.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -11,7 +12,8 @@ namespace lb::cp {
 
 struct VipCells {
   std::vector<abi::VipCell> table;
-  std::vector<std::uint32_t> range_listeners;  // per (VIP, protocol) narrowest first
+  std::vector<std::uint32_t> range_listeners;     // per (VIP, protocol) narrowest first
+  std::array<std::uint64_t, 3> prefix_lengths{};  // Root::vip_prefix_lengths
 };
 
 // Of two listeners with equal VIP, protocol and ports the one that is not draining takes the packets, else the first.

@@ -2,7 +2,8 @@
 //
 // Accounting (exact at quiescence), per worker:
 //   rx_packets = forwarded_packets + punted_packets + Σ drop_*
-//   tx_packets = forwarded_packets + originated_rst + originated_icmp - (those that failed tx, which are drops)
+//   tx_packets = forwarded_packets + extra_fragments + originated_rst + originated_icmp
+//                - (those that failed tx, which are drops)
 // A packet lb answers itself is a drop with reason answered_*, and the answer is counted as originated_*.
 #pragma once
 
@@ -22,6 +23,7 @@ namespace lb::abi {
   X(tx_packets, "packets", "packets handed to a port and accepted by it")                               \
   X(tx_bytes, "bytes", "bytes sent, Ethernet header included")                                          \
   X(forwarded_packets, "packets", "input packets sent on to a target")                                  \
+  X(extra_fragments, "packets", "fragments of outer packets beside the one counted as forwarded")       \
   X(punted_packets, "packets", "input packets given to the kernel")                                     \
   X(originated_rst, "packets", "TCP resets lb sent itself, to clients and to targets")                  \
   X(originated_icmp, "packets", "ICMP messages lb sent itself")                                         \

@@ -75,27 +75,40 @@ struct Name {
   std::uint32_t length = 0;
 };
 
-// A VIP: an address lb answers for. Traffic to it that no listener takes is dropped as `no_listener`.
+// A VIP: an address, or every address of a prefix, that lb answers for. Traffic to it that no listener takes is dropped as
+// `no_listener`.
 struct Vip {
-  IpAddress address;
+  IpAddress address;  // of a prefix the first, all bits behind prefix_length 0
   Name name;
-  std::uint64_t reserved = 0;
+  std::uint32_t prefix_length = 128;  // of the 16-byte form: an IPv4 /24 is 120; 1…128
+  std::uint32_t reserved = 0;
 };
 static_assert(sizeof(Vip) == 32);
 
 // Cell of the VIP table: (address, protocol, port) → listener. Open addressing, linear probing from
 // vip_table_hash(…) & (count-1); count is a power of two and at most half of the cells are used; `kind` empty ends a
 // probe. Lookup order: exact port; then the VIP's `ranges` cell (port 0), whose listeners stand in range_listeners
-// narrowest first; then the `vip` cell (protocol 0, port 0).
-enum class VipCellKind : std::uint8_t { empty = 0, exact = 1, ranges = 2, vip = 3 };
-inline constexpr std::uint8_t kVipCellKindCount = 4;
+// narrowest first; then the `vip` cell (protocol 0, port 0). An address that has none of these may be in a prefix: for each
+// length in Root::vip_prefix_lengths, the longest first, the `prefix` cell (address masked, protocol 0, port = length) names
+// the VIP, and its listeners stand in cells prefix_exact and prefix_ranges with the address prefix_vip_key(VIP). The longest
+// prefix that holds an address is the only VIP that is asked.
+enum class VipCellKind : std::uint8_t {
+  empty = 0,
+  exact = 1,
+  ranges = 2,
+  vip = 3,
+  prefix = 4,
+  prefix_exact = 5,
+  prefix_ranges = 6,
+};
+inline constexpr std::uint8_t kVipCellKindCount = 7;
 
 struct VipCell {
   IpAddress address;
-  std::uint16_t port = 0;     // host order; exact only
-  std::uint8_t protocol = 0;  // abi::Protocol; 0 for `vip`
+  std::uint16_t port = 0;     // host order; exact ones only; `prefix`: the length
+  std::uint8_t protocol = 0;  // abi::Protocol; 0 for `vip` and `prefix`
   VipCellKind kind = VipCellKind::empty;
-  std::uint32_t index = 0;  // exact: listener; ranges: first of range_listeners; vip: into vips
+  std::uint32_t index = 0;  // exact ones: listener; ranges: first of range_listeners; vip, prefix: into vips
   std::uint32_t count = 0;  // ranges: how many
   // exact: what the listener has as groups[0].group and counter_index, so that a hit need not read its line.
   std::uint16_t first_group = 0;
@@ -151,6 +164,7 @@ enum TargetFlags : std::uint8_t {
 
 enum TunnelFlags : std::uint8_t {
   kTunnelKeyed = 1 << 0,         // gre: the header has a key (RFC 2890)
+  kTunnelFragment = 1 << 2,      // any tunnel: what does not fit goes as fragments of the outer packet
   kTunnelZeroChecksum = 1 << 1,  // gue: an outer IPv6 packet has UDP checksum 0 (RFC 6935), else the right one
 };
 
@@ -218,8 +232,16 @@ struct Root {
   TunnelSource tunnel_source_v6;
   std::uint32_t hygiene = kHygieneDefault;  // Hygiene
   std::uint32_t reserved = 0;
+  std::uint64_t vip_prefix_lengths[3] = {};  // bit L of these 192: there is a VIP with prefix_length L < 128
 };
 static_assert(std::is_trivially_copyable_v<Root> && std::is_standard_layout_v<Root>);
+
+// Stands for a VIP that is a prefix in the cells of its listeners.
+[[nodiscard]] constexpr IpAddress prefix_vip_key(std::uint32_t vip) {
+  IpAddress key;
+  for (std::size_t i = 0; i < 4; ++i) key.bytes[i] = static_cast<std::uint8_t>(vip >> (8 * i));
+  return key;
+}
 
 // Where a key starts to be probed in the VIP table. Not keyed: the table's keys are the operator's, its load is ≤ 1/2 and
 // its longest probe is fixed when it is compiled.

@@ -33,6 +33,15 @@ struct IpAddress {
 };
 static_assert(sizeof(IpAddress) == 16);
 
+// The address with all bits behind the first `length` (0…128) cleared.
+[[nodiscard]] constexpr IpAddress masked(IpAddress address, std::uint32_t length) {
+  for (std::uint32_t i = 0; i < 16; ++i) {
+    const std::uint32_t bits = length <= 8 * i ? 0 : length - 8 * i;
+    if (bits < 8) address.bytes[i] &= static_cast<std::uint8_t>(0xff00U >> bits);
+  }
+  return address;
+}
+
 using MacAddress = std::array<std::uint8_t, 6>;
 
 // IANA protocol numbers.

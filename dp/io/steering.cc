@@ -76,20 +76,42 @@ Fd map_of_program(int program_fd, const char* name) {
   return Fd{};
 }
 
-std::vector<abi::IpAddress> keys_of(int vips_fd) {
-  std::vector<abi::IpAddress> keys;
-  abi::IpAddress key;
-  for (const abi::IpAddress* previous = nullptr; bpf_map_get_next_key(vips_fd, previous, &key) == 0;
-       previous = &keys.back()) {
+template <typename Key>
+std::vector<Key> keys_of(int map_fd) {
+  std::vector<Key> keys;
+  Key key;
+  for (const Key* previous = nullptr; bpf_map_get_next_key(map_fd, previous, &key) == 0; previous = &keys.back()) {
     keys.push_back(key);
   }
+  std::sort(keys.begin(), keys.end());
   return keys;
 }
 
-tl::expected<void, std::string> add_keys(const std::string& interface, int vips_fd, std::span<const abi::IpAddress> keys) {
+SteeredVips vips_of(int vips_fd, int prefixes_fd) {
+  return {keys_of<abi::IpAddress>(vips_fd), keys_of<SteeredPrefix>(prefixes_fd)};
+}
+
+template <typename Key>
+tl::expected<void, std::string> add_keys(const std::string& interface, int map_fd, const std::vector<Key>& keys) {
   const std::uint32_t one = 1;
-  for (const abi::IpAddress& key : keys) {
-    if (bpf_map_update_elem(vips_fd, &key, &one, BPF_ANY) != 0) return failed(interface, "adding a VIP", errno);
+  for (const Key& key : keys) {
+    if (bpf_map_update_elem(map_fd, &key, &one, BPF_ANY) != 0) return failed(interface, "adding a VIP", errno);
+  }
+  return {};
+}
+
+tl::expected<void, std::string> add_vips(const std::string& interface, int vips_fd, int prefixes_fd,
+                                         const SteeredVips& vips) {
+  return add_keys(interface, vips_fd, vips.addresses).and_then([&] {
+    return add_keys(interface, prefixes_fd, vips.prefixes);
+  });
+}
+
+template <typename Key>
+tl::expected<void, std::string> keep_keys(const std::string& interface, int map_fd, const std::vector<Key>& sorted) {
+  for (const Key& key : keys_of<Key>(map_fd)) {
+    if (std::binary_search(sorted.begin(), sorted.end(), key)) continue;
+    if (bpf_map_delete_elem(map_fd, &key) != 0) return failed(interface, "removing a VIP", errno);
   }
   return {};
 }
@@ -99,6 +121,7 @@ struct Found {
   Fd link;
   Fd program;
   Fd vips;
+  Fd prefixes;  // none in the program of earlier versions
   Fd outcomes;
 };
 
@@ -115,6 +138,7 @@ Found find_pinned(const std::string& pin, std::uint32_t ifindex) {
       attached == info.prog_id) {
     found.program = Fd(bpf_prog_get_fd_by_id(info.prog_id));
     found.vips = map_of_program(found.program.get(), "vips");
+    found.prefixes = map_of_program(found.program.get(), "vip_prefixes");
     found.outcomes = map_of_program(found.program.get(), "outcomes");
   }
   if (!found.vips || !found.outcomes) {
@@ -149,6 +173,7 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
   const steer_bpf& skeleton = **loaded;
   const int program_fd = bpf_program__fd(skeleton.progs.xsk_def_prog);
   const int vips_fd = bpf_map__fd(skeleton.maps.vips);
+  const int prefixes_fd = bpf_map__fd(skeleton.maps.vip_prefixes);
   const int outcomes_fd = bpf_map__fd(skeleton.maps.outcomes);
   const std::string pin = bpf_dir + "/" + interface;
 
@@ -158,35 +183,36 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
   steering.taken_over_ = static_cast<bool>(found.link);
   if (found.link && same_program(found.program.get(), program_fd) && same_shape(found.vips.get(), vips_fd)) {
     steering.vips_ = std::move(found.vips);
+    steering.prefixes_ = std::move(found.prefixes);
     steering.outcomes_ = std::move(found.outcomes);
     return steering;
   }
   if (found.link) {
-    if (auto r = add_keys(interface, vips_fd, keys_of(found.vips.get())); !r) return tl::unexpected(r.error());
+    const SteeredVips carried = vips_of(found.vips.get(), found.prefixes.get());
+    if (auto r = add_vips(interface, vips_fd, prefixes_fd, carried); !r) return tl::unexpected(r.error());
     if (bpf_link_update(found.link.get(), program_fd, nullptr) != 0)
       return failed(interface, "replacing the program", errno);
   } else if (auto r = attach_new(interface, ifindex, program_fd, pin); !r) {
     return tl::unexpected(r.error());
   }
   steering.vips_ = Fd(::fcntl(vips_fd, F_DUPFD_CLOEXEC, 0));
+  steering.prefixes_ = Fd(::fcntl(prefixes_fd, F_DUPFD_CLOEXEC, 0));
   steering.outcomes_ = Fd(::fcntl(outcomes_fd, F_DUPFD_CLOEXEC, 0));
   return steering;
 }
 
-tl::expected<void, std::string> Steering::add(std::span<const abi::IpAddress> vips) const {
-  return add_keys(interface_, vips_.get(), vips);
+tl::expected<void, std::string> Steering::add(const SteeredVips& vips) const {
+  return add_vips(interface_, vips_.get(), prefixes_.get(), vips);
 }
 
-tl::expected<void, std::string> Steering::keep_only(std::span<const abi::IpAddress> vips) const {
-  for (const abi::IpAddress& key : keys_of(vips_.get())) {
-    if (std::binary_search(vips.begin(), vips.end(), key)) continue;
-    if (bpf_map_delete_elem(vips_.get(), &key) != 0) return failed(interface_, "removing a VIP", errno);
-  }
-  return {};
+tl::expected<void, std::string> Steering::keep_only(const SteeredVips& vips) const {
+  return keep_keys(interface_, vips_.get(), vips.addresses).and_then([&] {
+    return keep_keys(interface_, prefixes_.get(), vips.prefixes);
+  });
 }
 
-std::vector<abi::IpAddress> Steering::vips() const {
-  return keys_of(vips_.get());
+SteeredVips Steering::vips() const {
+  return vips_of(vips_.get(), prefixes_.get());
 }
 
 SteeringStats Steering::stats() const {

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <tl/expected.hpp>
 #include <vector>
@@ -16,6 +15,19 @@
 #include "dp/io/fd.h"
 
 namespace lb::io {
+
+// A VIP that is a prefix, as the map of prefixes has it.
+struct SteeredPrefix {
+  std::uint32_t bits = 128;  // of the 16-byte form
+  abi::IpAddress address;
+  friend auto operator<=>(const SteeredPrefix&, const SteeredPrefix&) = default;
+};
+
+// What goes to the workers; both sorted.
+struct SteeredVips {
+  std::vector<abi::IpAddress> addresses;
+  std::vector<SteeredPrefix> prefixes;
+};
 
 // Packets since the program was first attached.
 struct SteeringStats {
@@ -31,12 +43,12 @@ class Steering {
   static tl::expected<Steering, std::string> attach(const std::string& interface, const std::string& bpf_dir);
 
   // Makes sure that packets to all of `vips` are steered; removes nothing.
-  tl::expected<void, std::string> add(std::span<const abi::IpAddress> vips) const;
+  tl::expected<void, std::string> add(const SteeredVips& vips) const;
 
-  // Ends steering for every address that is not among `vips` (sorted).
-  tl::expected<void, std::string> keep_only(std::span<const abi::IpAddress> vips) const;
+  // Ends steering for every address and prefix that is not among `vips`.
+  tl::expected<void, std::string> keep_only(const SteeredVips& vips) const;
 
-  [[nodiscard]] std::vector<abi::IpAddress> vips() const;
+  [[nodiscard]] SteeredVips vips() const;
   [[nodiscard]] SteeringStats stats() const;
   [[nodiscard]] const std::string& interface() const { return interface_; }
   [[nodiscard]] bool taken_over() const { return taken_over_; }  // an earlier run's program was found
@@ -46,6 +58,7 @@ class Steering {
 
   std::string interface_;
   Fd vips_;
+  Fd prefixes_;
   Fd outcomes_;
   bool taken_over_ = false;
 };

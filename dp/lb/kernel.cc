@@ -8,6 +8,7 @@
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/guard_hygiene.h"
+#include "dp/lb/outer_fragments.h"
 #include "dp/lb/sweep_ops.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/parse.h"
@@ -484,6 +485,7 @@ void decide(Work& work) {
     return true;
   }
   if (out.reason == abi::DropReason::too_big) {
+    if ((target.tunnel_flags & abi::kTunnelFragment) != 0) return send_fragmented(work, i, target);
     answer_too_big(work, i, target);
   } else {
     drop(work, i, out.reason);

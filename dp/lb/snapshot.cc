@@ -154,7 +154,14 @@ class SnapshotVerifier {
 
   [[nodiscard]] Check vips() const {
     for (std::size_t i = 0; i < out_->vips_.size(); ++i) {
-      if (auto ok = name(out_->vips_[i].name, "vips", i); !ok) return ok;
+      const abi::Vip& vip = out_->vips_[i];
+      if (auto ok = name(vip.name, "vips", i); !ok) return ok;
+      if (vip.prefix_length < 1 || vip.prefix_length > 128) {
+        return refuse(kBounds, "vips[%zu]: prefix length %u", i, vip.prefix_length);
+      }
+      if (abi::masked(vip.address, vip.prefix_length) != vip.address) {
+        return refuse(kBounds, "vips[%zu]: bits behind the prefix length %u", i, vip.prefix_length);
+      }
     }
     return {};
   }
@@ -242,6 +249,7 @@ class SnapshotVerifier {
     switch (cell.kind) {
       case abi::VipCellKind::empty: return {};
       case abi::VipCellKind::exact:
+      case abi::VipCellKind::prefix_exact:
         if (cell.index >= out_->listeners_.size()) return refuse(kBounds, "vip_table[%zu]: listener %u", i, cell.index);
         if (cell.port < out_->listeners_[cell.index].first_port || cell.port > out_->listeners_[cell.index].last_port) {
           return refuse(kBounds, "vip_table[%zu]: port %u is not of listener %u", i, cell.port, cell.index);
@@ -251,7 +259,8 @@ class SnapshotVerifier {
           return refuse(kBounds, "vip_table[%zu]: group or counters differ from listener %u", i, cell.index);
         }
         return of_listener(cell, cell.index, i);
-      case abi::VipCellKind::ranges: {
+      case abi::VipCellKind::ranges:
+      case abi::VipCellKind::prefix_ranges: {
         const auto all = out_->range_listeners_;
         if (cell.port != 0) return refuse(kBounds, "vip_table[%zu]: port %u in a cell of ranges", i, cell.port);
         if (cell.index > all.size() || cell.count > all.size() - cell.index) {
@@ -265,17 +274,32 @@ class SnapshotVerifier {
       case abi::VipCellKind::vip:
         if (cell.port != 0 || cell.protocol != 0)
           return refuse(kBounds, "vip_table[%zu]: a vip cell with port or protocol", i);
-        if (cell.index >= out_->vips_.size() || out_->vips_[cell.index].address != cell.address) {
-          return refuse(kBounds, "vip_table[%zu]: not the address of vip %u", i, cell.index);
+        return of_vip(cell, 128, i);
+      case abi::VipCellKind::prefix: {
+        const std::uint32_t length = cell.port;
+        if (cell.protocol != 0 || length > 127 || (root_->vip_prefix_lengths[length / 64] >> length % 64 & 1) == 0) {
+          return refuse(kBounds, "vip_table[%zu]: a prefix cell with protocol %u or length %u", i, cell.protocol, length);
         }
-        return {};
+        return of_vip(cell, length, i);
+      }
     }
     return refuse(kBounds, "vip_table[%zu]: kind %u", i, static_cast<unsigned>(cell.kind));
   }
 
+  [[nodiscard]] Check of_vip(const abi::VipCell& cell, std::uint32_t length, std::size_t i) const {
+    if (cell.index < out_->vips_.size() && out_->vips_[cell.index].address == cell.address &&
+        out_->vips_[cell.index].prefix_length == length) {
+      return {};
+    }
+    return refuse(kBounds, "vip_table[%zu]: not the address of vip %u", i, cell.index);
+  }
+
   [[nodiscard]] Check of_listener(const abi::VipCell& cell, std::uint32_t index, std::size_t i) const {
     const abi::Listener& listener = out_->listeners_[index];
-    if (cell.protocol == listener.protocol && cell.address == out_->vips_[listener.vip].address) return {};
+    const abi::Vip& vip = out_->vips_[listener.vip];
+    const bool of_prefix = cell.kind == abi::VipCellKind::prefix_exact || cell.kind == abi::VipCellKind::prefix_ranges;
+    const bool same = of_prefix ? cell.address == abi::prefix_vip_key(listener.vip) : cell.address == vip.address;
+    if (cell.protocol == listener.protocol && same && of_prefix == (vip.prefix_length < 128)) return {};
     return refuse(kBounds, "vip_table[%zu]: address or protocol differ from listener %u", i, index);
   }
 
@@ -330,7 +354,9 @@ class SnapshotVerifier {
     const std::uint32_t flags = target.tunnel_flags;
     const bool gue = target.mode == abi::ForwardingMode::gue;
     const bool gre = target.mode == abi::ForwardingMode::gre;
-    const std::uint32_t known = gue ? std::uint32_t{abi::kTunnelZeroChecksum} : gre ? std::uint32_t{abi::kTunnelKeyed} : 0;
+    std::uint32_t known = target.mode == abi::ForwardingMode::l2dsr ? 0 : std::uint32_t{abi::kTunnelFragment};
+    if (gue) known |= abi::kTunnelZeroChecksum;
+    if (gre) known |= abi::kTunnelKeyed;
     if ((flags & ~known) != 0) {
       return refuse(kBounds, "targets[%zu]: tunnel_flags %u in mode %u", i, flags, static_cast<unsigned>(target.mode));
     }

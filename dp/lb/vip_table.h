@@ -1,6 +1,7 @@
 // (address, protocol, port) → listener, in the snapshot's open-addressed table (dp/abi/snapshot.h, VipCell).
 //
-//   exact (address, protocol, port) ─no─▶ ranges of (address, protocol) ─no─▶ address is a VIP? ─no─▶ not ours
+//   exact (address, protocol, port) ─no─▶ ranges of (address, protocol) ─no─▶ address is a VIP? ─no─▶ in a VIP's prefix?
+//   ─no─▶ not ours
 //
 // One cell in the common case; at most half of the cells are used, so a probe ends soon.
 #pragma once
@@ -23,11 +24,12 @@ inline constexpr std::uint32_t kNoListener = 0xfffffffe;  // a VIP, but nothing 
 struct VipTable {
   const abi::VipCell* cells = nullptr;
   std::uint32_t mask = 0;
+  const std::uint64_t* prefix_lengths = nullptr;  // Root::vip_prefix_lengths
 };
 
 LB_INLINE VipTable vip_table_of(const Snapshot& snapshot) {
   const auto table = snapshot.vip_table();
-  return {table.data(), static_cast<std::uint32_t>(table.size() - 1)};
+  return {table.data(), static_cast<std::uint32_t>(table.size() - 1), snapshot.root().vip_prefix_lengths};
 }
 
 // abi::vip_table_hash on the address as two words; equal by test.
@@ -62,24 +64,42 @@ LB_INLINE const abi::VipCell* find_cell(const VipTable& table, std::uint32_t has
   }
 }
 
-LB_INLINE bool is_vip(const VipTable& table, const abi::IpAddress& address) {
+// Where the probe for a key starts.
+LB_INLINE std::uint32_t vip_hash(const abi::IpAddress& address, std::uint8_t protocol, std::uint16_t port) {
   const std::uint8_t* bytes = address.bytes.data();
-  const std::uint32_t hash = vip_hash(load<std::uint64_t>(bytes), load<std::uint64_t>(bytes + 8), 0, 0);
-  return find_cell(table, hash, address, 0, 0, abi::VipCellKind::vip) != nullptr;
+  return vip_hash(load<std::uint64_t>(bytes), load<std::uint64_t>(bytes + 8), protocol, port);
+}
+
+// The VIP whose prefix holds the address, the longest of them; kNotVip: none. Out of line, like the next.
+std::uint32_t find_prefix_vip(const VipTable& table, const abi::IpAddress& address);
+
+// The listener of the VIP whose prefix holds the destination; kNoListener, kNotVip.
+std::uint32_t find_listener_by_prefix(const Snapshot& snapshot, const VipTable& table, const net::FlowKey& key);
+
+LB_INLINE bool is_host_vip(const VipTable& table, const abi::IpAddress& address) {
+  return find_cell(table, vip_hash(address, 0, 0), address, 0, 0, abi::VipCellKind::vip) != nullptr;
+}
+
+LB_INLINE bool is_vip(const VipTable& table, const abi::IpAddress& address) {
+  return is_host_vip(table, address) || find_prefix_vip(table, address) != kNotVip;
+}
+
+// The first listener of a cell of ranges that takes the port, or kNoListener.
+LB_INLINE std::uint32_t listener_in_ranges(const Snapshot& snapshot, const abi::VipCell& ranges, std::uint16_t port) {
+  const std::uint32_t* listeners = snapshot.range_listeners().data() + ranges.index;
+  for (std::uint32_t i = 0; i < ranges.count; ++i) {
+    const abi::Listener& listener = snapshot.listeners()[listeners[i]];
+    if (listener.first_port <= port && port <= listener.last_port) return listeners[i];
+  }
+  return kNoListener;
 }
 
 // What an exact cell did not answer: port ranges, narrowest first, then whether the address is a VIP at all.
 LB_INLINE std::uint32_t find_listener_by_range(const Snapshot& snapshot, const VipTable& table, const net::FlowKey& key) {
-  const std::uint8_t* bytes = key.destination.bytes.data();
-  const std::uint32_t hash = vip_hash(load<std::uint64_t>(bytes), load<std::uint64_t>(bytes + 8), key.protocol, 0);
+  const std::uint32_t hash = vip_hash(key.destination, key.protocol, 0);
   const abi::VipCell* ranges = find_cell(table, hash, key.destination, key.protocol, 0, abi::VipCellKind::ranges);
-  if (ranges == nullptr) return is_vip(table, key.destination) ? kNoListener : kNotVip;
-  const std::uint32_t* listeners = snapshot.range_listeners().data() + ranges->index;
-  for (std::uint32_t i = 0; i < ranges->count; ++i) {
-    const abi::Listener& listener = snapshot.listeners()[listeners[i]];
-    if (listener.first_port <= key.destination_port && key.destination_port <= listener.last_port) return listeners[i];
-  }
-  return kNoListener;
+  if (ranges != nullptr) return listener_in_ranges(snapshot, *ranges, key.destination_port);
+  return is_host_vip(table, key.destination) ? kNoListener : find_listener_by_prefix(snapshot, table, key);
 }
 
 // Whether this cell has this key, its last word being port, protocol and kind as they stand there.

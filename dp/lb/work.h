@@ -77,7 +77,8 @@ struct alignas(abi::kCacheLineBytes) Work {
   Burst* burst = nullptr;
   std::uint64_t now_ns = 0;
   std::uint64_t tick = 0;
-  bool inserted = false;  // an entry has come, moved or gone since the flow stage: look again before inserting
+  std::uint32_t outer_fragment_id = 0;  // of the packet fragmented last; stays from burst to burst
+  bool inserted = false;                // an entry has come, moved or gone since the flow stage: look again before inserting
   std::array<std::uint64_t, abi::kCounterCount> counts{};  // flushed to the worker's block at the end of the burst
 
   Lane uncommon;  // a complete TCP or UDP packet that is not plain: it is hashed by itself

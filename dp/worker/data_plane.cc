@@ -26,11 +26,18 @@ std::uint64_t now_ns() {
   return static_cast<std::uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
-std::vector<abi::IpAddress> sorted_vips(const Snapshot& snapshot) {
-  std::vector<abi::IpAddress> addresses;
-  for (const abi::Vip& vip : snapshot.vips()) addresses.push_back(vip.address);
-  std::sort(addresses.begin(), addresses.end());
-  return addresses;
+io::SteeredVips sorted_vips(const Snapshot& snapshot) {
+  io::SteeredVips vips;
+  for (const abi::Vip& vip : snapshot.vips()) {
+    if (vip.prefix_length == 128) {
+      vips.addresses.push_back(vip.address);
+    } else {
+      vips.prefixes.push_back({vip.prefix_length, vip.address});
+    }
+  }
+  std::sort(vips.addresses.begin(), vips.addresses.end());
+  std::sort(vips.prefixes.begin(), vips.prefixes.end());
+  return vips;
 }
 
 }  // namespace
@@ -85,7 +92,7 @@ tl::expected<void, std::string> DataPlane::attach_steering() {
     auto steering = io::Steering::attach(port.interface, directory);
     if (!steering) return tl::unexpected(steering.error());
     spdlog::info("steering of {}: {}, {} VIPs", port.interface, steering->taken_over() ? "taken over" : "attached",
-                 steering->vips().size());
+                 steering->vips().addresses.size() + steering->vips().prefixes.size());
     steering_.push_back(std::move(*steering));
   }
   return {};
@@ -184,7 +191,7 @@ tl::expected<void, SnapshotError> DataPlane::accept(std::shared_ptr<const Snapsh
   auto ports = map_ports(*snapshot);
   if (!ports) return tl::unexpected(ports.error());
   if (auto r = check_capacity(*snapshot); !r) return r;
-  const std::vector<abi::IpAddress> vips = sorted_vips(*snapshot);
+  const io::SteeredVips vips = sorted_vips(*snapshot);
   for (const io::Steering& steering : steering_) {
     if (auto r = steering.add(vips); !r) return tl::unexpected(SnapshotError{abi::Refusal::system, r.error()});
   }
@@ -207,7 +214,7 @@ bool DataPlane::settled() {
   if (!generations_.settled()) return false;
   if (!steering_to_prune_) return true;
   steering_to_prune_ = false;
-  const std::vector<abi::IpAddress> vips = sorted_vips(*generations_.in_force()->snapshot);
+  const io::SteeredVips vips = sorted_vips(*generations_.in_force()->snapshot);
   for (const io::Steering& steering : steering_) {
     if (auto r = steering.keep_only(vips); !r) spdlog::error("{}", r.error());
   }

@@ -116,7 +116,7 @@ def check_invariants(case, run):
         assert (verdict["reason"] is not None) == (verdict["verdict"] == "drop"), f"line {n}: reason"
         assert verdict["flow"] in ("hit", "new", "none")
         if verdict["verdict"] == "tx":
-            assert len(verdict["out"]) == 1 and verdict["out_len"] == len(run.out(n)[0]), f"line {n}: out_len"
+            assert verdict["out"] and verdict["out_len"] == len(run.out(n)[-1]), f"line {n}: out_len"
             assert verdict["listener"] and verdict["target_group"] and verdict["target"]
         elif not str(verdict["reason"]).startswith("answered_"):
             assert verdict["out"] == [] and verdict["out_len"] is None, f"line {n}: nothing was sent"
@@ -126,7 +126,8 @@ def check_invariants(case, run):
     assert counted["rx_packets"] == len(case.packets)
     assert counted["rx_packets"] == counted["forwarded_packets"] + counted["punted_packets"] + sum(drops.values())
     assert counted["tx_packets"] == len(run.frames)
-    assert counted["tx_packets"] == counted["forwarded_packets"] + counted["originated_rst"] + counted["originated_icmp"]
+    assert counted["tx_packets"] == counted["forwarded_packets"] + counted["extra_fragments"] + counted["originated_rst"] + counted["originated_icmp"]
+    assert counted["extra_fragments"] == sum(len(v["out"]) - 1 for v in run.verdicts if v["verdict"] == "tx")
     for name, value in drops.items():
         assert value == sum(1 for v in run.verdicts if v["reason"] == name[len("drop_"):]), name
 

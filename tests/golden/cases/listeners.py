@@ -53,6 +53,45 @@ case("listener-range", "a listener for any port takes what no other takes", conf
 case("listener-range", "any port means any TCP port, not UDP", config=ANY_PORT, packets=[ether(udp(dport=53))],
      expect=[drop("no_listener")])
 
+# ---- VIPs that are prefixes ----
+
+PREFIXES = config([listener("wide-any", "wide", port="any", groups=["a"]), listener("wide-443", "wide", port=443, groups=["c"]),
+                   listener("narrow-80", "narrow", groups=["b"]), listener("one-80", "one", groups=["c"])], GROUPS,
+                  vips=[{"name": "wide", "address": "192.0.2.0/24"}, {"name": "narrow", "address": "192.0.2.16/28"},
+                        {"name": "one", "address": "192.0.2.17/32"}])
+
+
+def at_address(destination, port, target, name, group_name):
+    return tx(ipip(tcp(destination=destination, dport=port), target), listener=name, target_group=group_name, flow="new")
+
+
+case("listener-prefix", "every address of a prefix is a VIP, the first and the last included", config=PREFIXES,
+     packets=[ether(tcp(destination=f"192.0.2.{last}")) for last in (0, 1, 15, 32, 255)],
+     expect=[at_address(f"192.0.2.{last}", 80, T4[0], "wide-any", "a") for last in (0, 1, 15, 32, 255)])
+case("listener-prefix", "of prefixes in each other the longest takes the packet, a single address before all", config=PREFIXES,
+     packets=[ether(tcp(destination=f"192.0.2.{last}")) for last in (16, 17, 18, 31)],
+     expect=[at_address("192.0.2.16", 80, T4[1], "narrow-80", "b"), at_address("192.0.2.17", 80, T4[2], "one-80", "c"),
+             at_address("192.0.2.18", 80, T4[1], "narrow-80", "b"), at_address("192.0.2.31", 80, T4[1], "narrow-80", "b")])
+case("listener-prefix", "within a prefix a port goes before any port", config=PREFIXES,
+     packets=[ether(tcp(destination="192.0.2.1", dport=port)) for port in (442, 443)],
+     expect=[at_address("192.0.2.1", 442, T4[0], "wide-any", "a"), at_address("192.0.2.1", 443, T4[2], "wide-443", "c")])
+case("listener-prefix", "the longest prefix decides alone: without a listener there the packet is dropped by name", config=PREFIXES,
+     packets=[ether(tcp(destination="192.0.2.20", dport=443)), ether(tcp(destination="192.0.2.17", dport=443)), ether(udp(destination="192.0.2.1"))],
+     expect=[drop("no_listener"), drop("no_listener"), drop("no_listener")])
+case("listener-prefix", "beside a prefix the kernel is asked", config=PREFIXES,
+     packets=[ether(tcp(destination="192.0.1.255")), ether(tcp(destination="192.0.3.0")), ether(tcp(destination=VIP6))], expect=[punt(), punt(), punt()])
+case("listener-prefix", "addresses of a prefix are flows apart", config=PREFIXES,
+     packets=[ether(tcp(destination="192.0.2.1")), ether(tcp("A", destination="192.0.2.2")), ether(tcp("A", destination="192.0.2.1"))],
+     expect=[at_address("192.0.2.1", 80, T4[0], "wide-any", "a"),
+             tx(ipip(tcp("A", destination="192.0.2.2"), T4[0]), flow="new"), tx(ipip(tcp("A", destination="192.0.2.1"), T4[0]), flow="hit")])
+WIDE6 = config([listener("wide6", "wide6", protocol="TCP_UDP", port="1-1024", groups=["u"])], [group("u", [T4[0]], "TCP_UDP", **CHECKED_ON_80)],
+               vips=[{"name": "wide6", "address": "2001:db8:77::/48"}])
+case("listener-prefix", "an IPv6 prefix, a range of ports and both protocols at once", config=WIDE6,
+     packets=[ether(tcp(destination="2001:db8:77:ffff::1")), ether(udp(destination="2001:db8:77::", dport=1024)),
+              ether(udp(destination="2001:db8:77::", dport=1025)), ether(tcp(destination="2001:db8:78::1"))],
+     expect=[tx(ipip(tcp(destination="2001:db8:77:ffff::1"), T4[0]), listener="wide6"),
+             tx(ipip(udp(destination="2001:db8:77::", dport=1024), T4[0]), listener="wide6"), drop("no_listener"), punt()])
+
 # ---- not for lb ----
 
 case("punt", "a packet for another address is the kernel's", config=one(),

@@ -174,9 +174,13 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     Vips, LoadRefuses,
-    testing::Values(Bad{"wider prefix", replaced("192.0.2.10", "192.0.2.0/24"),
-                        "lb.yaml:4: vips[0].address: only host addresses are supported: write /32 (IPv4), /128 (IPv6) or no "
-                        "prefix length\n"},
+    testing::Values(Bad{"bits behind the prefix", replaced("192.0.2.10", "192.0.2.10/24"),
+                        "lb.yaml:4: vips[0].address: has bits set behind its prefix length\n"},
+                    Bad{"prefix too wide", replaced("192.0.2.10", "192.0.0.0/7"),
+                        "lb.yaml:4: vips[0].address: prefix length must be 8-32\n"},
+                    Bad{"target in the prefix of a VIP", replaced("192.0.2.10", "10.0.0.0/30"),
+                        "lb.yaml:12: target_groups[0].targets[0].address: is the address of a VIP\n"
+                        "lb.yaml:13: target_groups[0].targets[1].address: is the address of a VIP\n"},
                     Bad{"not an address", replaced("192.0.2.10", "web.example"),
                         "lb.yaml:4: vips[0].address: must be an IPv4 or IPv6 address, not 'web.example'\n"},
                     Bad{"multicast", replaced("192.0.2.10", "224.0.0.1"),
@@ -237,6 +241,10 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"gue attributes", with_group("    attributes: {gue.port: 0}\n"),
             "lb.yaml:10: target_groups[0].attributes.gue.port: must be a whole number 1-65535, not '0'\n"
             "lb.yaml:10: target_groups[0].attributes.gue: needs forwarding_mode: gue\n"},
+        Bad{"fragmentation without a tunnel",
+            with_group("    forwarding_mode: l2dsr\n    attributes: {outer_fragmentation.enabled: true}\n"),
+            "lb.yaml:11: target_groups[0].attributes.outer_fragmentation.enabled: needs a forwarding_mode that is a "
+            "tunnel\n"},
         Bad{"gre attributes", with_group("    forwarding_mode: gue\n    attributes: {gre.key: 4294967296}\n"),
             "lb.yaml:11: target_groups[0].attributes.gre.key: must be a whole number 0-4294967295, not '4294967296'\n"
             "lb.yaml:11: target_groups[0].attributes.gre: needs forwarding_mode: gre\n"},

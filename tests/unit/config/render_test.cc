@@ -71,7 +71,10 @@ T pick(std::initializer_list<T> values) {
 Config random_config() {
   Config config;
   config.seed = *rc::gen::arbitrary<std::uint64_t>();
-  config.vips = {{"v4", abi::IpAddress::v4(192, 0, 2, 1)}, {"null", *parse_address("2001:db8::1")}};
+  config.vips = {{"v4", abi::IpAddress::v4(192, 0, 2, 1)},
+                 {"null", *parse_address("2001:db8::1")},
+                 {"wide4", abi::IpAddress::v4(192, 0, 2, 0), 120},
+                 {"wide6", *parse_address("2001:db8::"), 64}};
   config.hygiene.land = *rc::gen::arbitrary<bool>();
   config.hygiene.l4_checksums = *rc::gen::arbitrary<bool>();
   if (*rc::gen::arbitrary<bool>()) config.tunnel_source_v4 = parse_prefix("100.64.0.0/16");
@@ -83,6 +86,7 @@ Config random_config() {
     group.protocol = ListenerProtocol::tcp_udp;
     group.table_size = pick<std::uint32_t>({7, 65537, 655373});
     group.mode = pick({abi::ForwardingMode::ipip, abi::ForwardingMode::gue, abi::ForwardingMode::gre});
+    group.outer_fragmentation = *rc::gen::arbitrary<bool>();
     if (group.mode == abi::ForwardingMode::gue) {
       group.gue_port = static_cast<std::uint16_t>(*rc::gen::inRange(1, 65536));
       group.gue_ipv6_zero_checksum = *rc::gen::arbitrary<bool>();

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <map>
+#include <random>
 #include <set>
 
 #include "dp/lb/snapshot.h"
+#include "dp/lb/vip_table.h"
 
 namespace lb::cp {
 namespace {
@@ -318,6 +320,90 @@ TEST(Compile, TheNarrowestListenerTakesAPort) {
     }
   }
   EXPECT_EQ(find_in_table(*snapshot, abi::IpAddress::v4(192, 0, 2, 11), 6, 80), nullptr);
+}
+
+// Which VIP and which of its listeners take a packet, from the configuration alone: the longest prefix that holds the
+// address decides, then the narrowest port range.
+std::string taker(const SnapshotInput& input, const net::FlowKey& key) {
+  const Vip* best = nullptr;
+  for (const Vip& vip : input.vips) {
+    if (!contains(vip.prefix(), key.destination)) continue;
+    if (best == nullptr || vip.prefix_length > best->prefix_length) best = &vip;
+  }
+  if (best == nullptr) return "no VIP";
+  const Listener* narrowest = nullptr;
+  for (const ListenerInput& listener : input.listeners) {
+    const Listener& config = listener.config;
+    const auto other = key.protocol == 6 ? ListenerProtocol::udp : ListenerProtocol::tcp;
+    if (config.vip != best->name || config.protocol == other) continue;
+    if (key.destination_port < config.first_port || key.destination_port > config.last_port) continue;
+    const auto width = [](const Listener& of) { return of.last_port - of.first_port; };
+    if (narrowest == nullptr || width(config) < width(*narrowest)) narrowest = &config;
+  }
+  return narrowest == nullptr ? "no listener" : narrowest->name;
+}
+
+TEST(Compile, TheMostSpecificVipAndListenerTakeAPacket) {
+  std::mt19937_64 random(5);
+  const auto pick = [&](std::uint64_t range) { return random() % range; };
+  std::map<std::string, int> seen;
+  for (int round = 0; round < 300; ++round) {
+    Compiler compiler;
+    SnapshotInput input = make_input(1, 1, 7);
+    input.listeners.clear();
+    input.vips.clear();
+    const bool v6 = round % 2 == 1;
+    // Addresses that differ in their last 6 bits, prefixes that nest and share their first address.
+    const auto address = [&](std::uint64_t last) {
+      abi::IpAddress result = v6 ? *parse_address("2001:db8::") : abi::IpAddress::v4(192, 0, 2, 0);
+      result.bytes[15] = static_cast<std::uint8_t>(last);
+      return result;
+    };
+    std::set<AddressPrefix> prefixes;
+    for (int i = 0; i < 6; ++i) {
+      const auto length = static_cast<std::uint8_t>(pick(3) == 0 ? 128 : 122 + pick(6));
+      prefixes.insert({abi::masked(address(pick(64)), length), length});
+    }
+    for (const AddressPrefix& prefix : prefixes) {
+      const std::string name = "v" + std::to_string(input.vips.size());
+      input.vips.push_back({name, prefix.address, prefix.length});
+      std::set<std::pair<std::uint16_t, std::uint16_t>> ranges;
+      for (std::uint64_t i = pick(4); i > 0; --i) {
+        const auto first = static_cast<std::uint16_t>(pick(8));
+        ranges.emplace(first, static_cast<std::uint16_t>(pick(4) == 0 ? 65535 : pick(2) == 0 ? first : first + pick(8)));
+      }
+      std::set<std::size_t> widths;  // of equal widths either may take a packet of both
+      for (const auto& [first, last] : ranges) {
+        if (!widths.insert(last - first).second) continue;
+        input.listeners.push_back({{name + "-" + std::to_string(first) + "-" + std::to_string(last),
+                                    name,
+                                    static_cast<ListenerProtocol>(pick(3)),
+                                    first,
+                                    last,
+                                    {{"g0", 1}}},
+                                   false,
+                                   static_cast<std::uint32_t>(2 * input.listeners.size())});
+      }
+    }
+    const auto snapshot = open(compile(compiler, input));
+    ASSERT_TRUE(snapshot);
+    const VipTable table = vip_table_of(*snapshot);
+    for (int i = 0; i < 200; ++i) {
+      net::FlowKey key;
+      key.destination = address(pick(80));
+      key.destination_port = static_cast<std::uint16_t>(pick(16));
+      key.protocol = pick(2) == 0 ? 6 : 17;
+      key.is_v6 = v6 ? 1 : 0;
+      const std::uint32_t found = find_listener(*snapshot, table, key, vip_hash(key));
+      const std::string name = found == kNotVip       ? "no VIP"
+                               : found == kNoListener ? "no listener"
+                                                      : std::string(snapshot->name(snapshot->listeners()[found].name));
+      ASSERT_EQ(name, taker(input, key)) << format_address_port(key.destination, key.destination_port);
+      ASSERT_EQ(is_vip(table, key.destination), name != "no VIP");
+      ++seen[found == kNotVip || found == kNoListener ? name : "listener"];
+    }
+  }
+  for (const char* kind : {"no VIP", "no listener", "listener"}) EXPECT_GT(seen[kind], 2000) << kind;
 }
 
 TEST(Compile, RefusesByObjectAndLimit) {

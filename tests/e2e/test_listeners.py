@@ -1,0 +1,166 @@
+"""Listeners for port ranges, any port, both protocols and whole prefixes: which of them takes a flow, seen by real clients. And
+targets behind a link with no room for an outer header. A lab of its own."""
+
+import json
+
+import pytest
+
+from tests.e2e.world import ECHO
+from tests.lib.balancer import BIN, METRICS, ROOT, Balancer
+from tests.lib.lab import CLIENT, LB, Lab, wait_until
+
+VIP4, VIP6 = "192.0.2.40", "2001:db8::40"
+PREFIX4, PREFIX6 = "198.51.100.0/24", "2001:db8:40::/64"
+INNER4, INNER6 = "198.51.100.128/28", "2001:db8:40::80/124"
+
+# Three targets, one for each listener, so that the answer says who took the flow.
+LISTENERS = f"""version: 1
+seed: 1
+vips:
+  - {{name: host4, address: {VIP4}}}
+  - {{name: host6, address: "{VIP6}"}}
+  - {{name: wide4, address: {PREFIX4}}}
+  - {{name: wide6, address: "{PREFIX6}"}}
+  - {{name: narrow4, address: {INNER4}}}
+  - {{name: narrow6, address: "{INNER6}"}}
+  - {{name: one4, address: 198.51.100.130}}
+listeners:
+  - {{name: any4, vip: host4, protocol: TCP_UDP, port: any, target_groups: [{{name: t1}}]}}
+  - {{name: range4, vip: host4, protocol: TCP_UDP, port: 7000-7999, target_groups: [{{name: t2}}]}}
+  - {{name: port4, vip: host4, protocol: TCP_UDP, port: 7010, target_groups: [{{name: t3}}]}}
+  - {{name: any6, vip: host6, protocol: TCP_UDP, port: any, target_groups: [{{name: t1}}]}}
+  - {{name: range6, vip: host6, protocol: TCP_UDP, port: 7000-7999, target_groups: [{{name: t2}}]}}
+  - {{name: port6, vip: host6, protocol: TCP_UDP, port: 7010, target_groups: [{{name: t3}}]}}
+  - {{name: wide4, vip: wide4, protocol: TCP_UDP, port: any, target_groups: [{{name: t1}}]}}
+  - {{name: wide4-7010, vip: wide4, protocol: TCP_UDP, port: 7010, target_groups: [{{name: t3}}]}}
+  - {{name: wide6, vip: wide6, protocol: TCP_UDP, port: any, target_groups: [{{name: t1}}]}}
+  - {{name: narrow4, vip: narrow4, protocol: TCP_UDP, port: any, target_groups: [{{name: t2}}]}}
+  - {{name: narrow6, vip: narrow6, protocol: TCP_UDP, port: any, target_groups: [{{name: t2}}]}}
+  - {{name: one4, vip: one4, protocol: TCP_UDP, port: 7000, target_groups: [{{name: t3}}]}}
+target_groups:
+""" + "".join(f"  - {{name: t{n}, protocol: TCP_UDP, forwarding_mode: ipip, health_check: {{protocol: NONE}}, targets: [{{address: 10.77.2.{n + 1}}}]}}\n"
+              for n in (1, 2, 3))
+
+WHO_TAKES = [
+    (VIP4, 6000, "t1"), (VIP4, 7000, "t2"), (VIP4, 7999, "t2"), (VIP4, 7010, "t3"), (VIP4, 8000, "t1"),
+    (VIP6, 6000, "t1"), (VIP6, 7999, "t2"), (VIP6, 7010, "t3"),
+    ("198.51.100.1", 7000, "t1"), ("198.51.100.255", 6000, "t1"), ("198.51.100.1", 7010, "t3"),
+    ("198.51.100.128", 7010, "t2"), ("198.51.100.143", 6000, "t2"), ("198.51.100.144", 6000, "t1"),
+    ("198.51.100.130", 7000, "t3"),
+    ("2001:db8:40::7f", 7000, "t1"), ("2001:db8:40::80", 7000, "t2"), ("2001:db8:40::8f", 6000, "t2"), ("2001:db8:40::90", 6000, "t1"),
+]
+PORTS = sorted({port for _, port, _ in WHO_TAKES})
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["w1", "w2"])
+def lab(request):
+    lab = Lab("lblisten", "/run/lb-listen", vips=[VIP4, VIP6], queues=request.param)
+    lab.up()
+    balancer = Balancer(lab, request.param)
+    for prefix, via in ((PREFIX4, "10.77.2.1"), (PREFIX6, "fd77:2::1")):
+        lab.run(CLIENT, "ip", "route", "add", prefix, "via", via)
+        for target in lab.targets:
+            lab.run(target, "ip", "route", "add", "local", prefix, "dev", "lo")
+    lab.balancer = balancer
+    balancer.attach_targets()
+    balancer.start_dp()
+    balancer.start_cp()
+    balancer.wait_connected()
+    yield lab
+    balancer.stop()
+    lab.down()
+
+
+def apply(lab, text):
+    path = lab.folder / "lb.yaml"
+    path.write_text(text)
+    lab.balancer.lbctl("apply", "--force", "-f", path)
+    wait_until("next hops", lambda: all(row["next_hop"] != "unresolved" for group in lab.balancer.rows("target-groups")
+                                        for row in lab.balancer.targets(group["name"]).values()))
+
+
+@pytest.fixture(scope="module")
+def answering(lab):
+    """Every target answers TCP and UDP on every port of the table, from the address it was asked at."""
+    apply(lab, LISTENERS)
+    servers = [lab.start(target, f"who-{target}", "/usr/bin/python3", ROOT / "tests/e2e/who.py", "serve", target, *map(str, PORTS)) for target in lab.targets]
+    for target in lab.targets:
+        wait_until(f"the servers on {target}", lambda: "ready" in (lab.folder / f"who-{target}.log").read_text())
+    yield lab
+    for server in servers:
+        server.kill()
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_the_most_specific_listener_takes_the_flow(answering, protocol):
+    """A longer prefix before a shorter one, a port before a range, a range before any port."""
+    asked = [f"{address},{port}" for address, port, _ in WHO_TAKES]
+    done = answering.run(CLIENT, "/usr/bin/python3", ROOT / "tests/e2e/who.py", "ask", protocol, *asked, timeout=120)
+    assert json.loads(done.stdout) == [target for _, _, target in WHO_TAKES]
+
+
+def test_the_longest_prefix_decides_alone(answering):
+    """A VIP without a listener for the port does not fall back to a wider one: the packet is dropped by name, and why says it."""
+    before = answering.balancer.drops().get("no_listener", 0)
+    done = answering.run(CLIENT, "curl", "-sS", "--max-time", "2", "http://198.51.100.130:6000/", check=False)
+    assert done.returncode == 28
+    assert answering.balancer.drops()["no_listener"] > before
+    why = answering.balancer.why("tcp", "10.77.2.100", 40000, "198.51.100.130", 6000)
+    assert (why["verdict"], why["reason"]) == ("drop", "no_listener")
+    why = answering.balancer.why("udp", "10.77.2.100", 40000, "198.51.100.7", 6000)
+    assert (why["verdict"], why["listener"], why["target_group"]) == ("tx", "wide4", "t1")
+
+
+# ---- outer fragments ----
+
+MODES = [("ipip", "v4", "v4"), ("ipip", "v6", "v6"), ("gue", "v4", "v6"), ("gue", "v6", "v4"), ("gre", "v4", "v4"), ("gre", "v6", "v6")]
+
+
+def fragmenting(mode, inner, outer):
+    vip = VIP4 if inner == "v4" else VIP6
+    target = Lab.target_address("t1", outer)
+    return f"""version: 1
+seed: 1
+vips: [{{name: v, address: "{vip}"}}]
+listeners: [{{name: all, vip: v, protocol: TCP_UDP, port: any, target_groups: [{{name: g}}]}}]
+target_groups:
+  - name: g
+    protocol: TCP_UDP
+    forwarding_mode: {mode}
+    attributes: {{outer_fragmentation.enabled: true}}
+    health_check: {{protocol: NONE}}
+    targets: [{{address: "{target}"}}]
+"""
+
+
+def extra_fragments(lab):
+    """Summed over the workers, as lb-cp's metrics have it."""
+    text = lab.run(LB, "curl", "-sS", "--max-time", "5", f"http://{METRICS}/metrics").stdout
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("lb_extra_fragments"))
+
+
+@pytest.mark.parametrize("mode,inner,outer", MODES, ids=["-".join(m) for m in MODES])
+def test_what_does_not_fit_is_fragmented(lab, mode, inner, outer):
+    """Full-size segments of an upload cross a link of 1500 bytes in their tunnel; the target's kernel puts them together."""
+    target, address, vip, size = "t1", Lab.target_address("t1", outer), VIP4 if inner == "v4" else VIP6, 2_000_000
+    route = ["ip", "-6" if outer == "v6" else "-4", "route"]
+    lab.run(LB, *route, "replace", address, "dev", "eth0", "mtu", "1500")
+    lab.run(target, BIN / "lb-target", "detach", "eth0")
+    name = f"{mode}-{inner}-{outer}-w{lab.queues}"
+    helpers = [lab.start(target, f"tunnel-{name}", "/usr/bin/python3", ROOT / "tests/e2e/kernel_tunnel.py", "tun0", "6080"),
+               lab.start(target, f"iperf3-{name}", "iperf3", "-s", "-p", "5201"),
+               lab.start(target, f"echo-{name}", "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "serve", vip, str(ECHO), target)]
+    try:
+        wait_until("the tunnel's end", lambda: helpers[0].require_running() and "ready" in helpers[0].log.read_text())
+        apply(lab, fragmenting(mode, inner, outer))
+        before = extra_fragments(lab)
+        done = lab.run(CLIENT, "iperf3", "-c", vip, "-p", "5201", "-n", str(size), "-J", "--connect-timeout", "5000", timeout=60)
+        assert json.loads(done.stdout)["end"]["sum_sent"]["bytes"] >= size
+        assert extra_fragments(lab) - before >= size // 1500
+        echo = lab.run(CLIENT, "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "ask", vip, str(ECHO), "3", "3", timeout=60)
+        assert json.loads(echo.stdout) == [[target] * 3] * 3
+    finally:
+        for helper in helpers:
+            helper.kill()
+        lab.run(LB, *route, "del", address, "dev", "eth0")
+        lab.run(target, BIN / "lb-target", "attach", "eth0")
