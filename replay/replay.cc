@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -131,13 +132,17 @@ class Replay {
       : options_(options),
         script_(script),
         output_(writer),
-        world_(options.mtu_bytes, options.unhealthy, [this](std::uint32_t id) { return flows_of(id); }) {
-    const WorkerOptions worker_options{.flows = options.flows_per_worker,
-                                       .target_capacity = target_capacity(),
-                                       .listener_capacity = listener_capacity(),
-                                       .secret = options.secret};
-    for (std::uint32_t i = 0; i < options.workers; ++i)
-      workers_.push_back(std::make_unique<Worker>(worker_options, output_));
+        tables_(options.workers),
+        notes_(options.workers),
+        world_(options.mtu_bytes, options.unhealthy, [this](std::uint32_t id) { return flows_of(id); }),
+        held_(options.workers) {
+    WorkerOptions worker_options{.flows = options.flows_per_worker,
+                                 .target_capacity = target_capacity(),
+                                 .listener_capacity = listener_capacity(),
+                                 .secret = options.secret};
+    for (; worker_options.index < options.workers; ++worker_options.index) {
+      workers_.push_back(std::make_unique<Worker>(worker_options, output_, tables_, notes_));
+    }
   }
 
   tl::expected<void, std::string> start() {
@@ -146,8 +151,8 @@ class Replay {
     return world_.settle(0);
   }
 
-  // One packet in; its line of JSON out.
-  tl::expected<std::string, std::string> packet(const CapturedFrame& frame) {
+  // One packet in; take_lines() has its line of JSON, unless it is held.
+  tl::expected<void, std::string> packet(const CapturedFrame& frame) {
     if (first_ns_ == std::nullopt) first_ns_ = frame.at_ns;
     const std::uint64_t elapsed_ns = frame.at_ns > *first_ns_ ? frame.at_ns - *first_ns_ : 0;
     if (auto advanced = advance(std::max(now_ns_, elapsed_ns)); !advanced)
@@ -155,7 +160,23 @@ class Replay {
     const Glance glance = look_at(frame.bytes, options_.workers);
     output_.start_packet(frame.at_ns);
     const Outcome outcome = workers_[glance.worker]->process(*world_.snapshot(), frame.bytes, kOriginNs + now_ns_);
-    return verdict_line(outcome, glance);
+    lines_.push_back(verdict_line(outcome, glance));
+    if (outcome.verdict == Verdict::held) held_[glance.worker].push_back(packets_ - 1);
+    finish_held();
+    return {};
+  }
+
+  // What is held at the end waits in vain.
+  tl::expected<void, std::string> finish() {
+    if (lines_.empty()) return {};
+    return advance(now_ns_ + kHoldNs);
+  }
+
+  // The lines of JSON that are complete, in order: a held packet's comes when it ends, and those behind it wait.
+  std::string take_lines() {
+    std::string text;
+    for (; !lines_.empty() && !lines_.front()["verdict"].is_null(); lines_.pop_front()) text += lines_.front().dump() + '\n';
+    return text;
   }
 
   [[nodiscard]] std::array<std::uint64_t, abi::kCounterCount> counters() const {
@@ -188,6 +209,7 @@ class Replay {
   void set_time(std::uint64_t at_ns) {
     now_ns_ = at_ns;
     for (const auto& worker : workers_) worker->age(*world_.snapshot(), kOriginNs + now_ns_);
+    finish_held();
   }
 
   tl::expected<void, std::string> happen(std::size_t index) {
@@ -205,12 +227,13 @@ class Replay {
     return {};
   }
 
-  std::string verdict_line(const Outcome& outcome, const Glance& glance) {
+  nlohmann::ordered_json verdict_line(const Outcome& outcome, const Glance& glance) {
     static constexpr std::array kFlow = {"none", "hit", "new"};
     const Snapshot& snapshot = *world_.snapshot();
     nlohmann::ordered_json line;
     line["n"] = packets_++;
     line["verdict"] = outcome.verdict == Verdict::tx ? "tx" : outcome.verdict == Verdict::punt ? "punt" : "drop";
+    if (outcome.verdict == Verdict::held) line["verdict"] = nullptr;
     line["reason"] = nullptr;
     if (outcome.reason != abi::DropReason::none) line["reason"] = abi::to_string(outcome.reason);
     line["listener"] = nullptr;
@@ -219,16 +242,43 @@ class Replay {
     if (outcome.group != abi::kNoIndex) line["target_group"] = snapshot.name(snapshot.groups()[outcome.group].name);
     line["target"] = nullptr;
     if (outcome.target != abi::kNoIndex) {
-      const abi::Target& target = snapshot.targets()[outcome.target];
-      // A target without a port of its own gets the packet on the port the client asked for.
-      line["target"] = cp::format_address_port(target.address, target.port != 0 ? target.port : glance.destination_port);
+      line["target"] = target_name(outcome.target, outcome.listener, glance.destination_port);
     }
     line["flow"] = kFlow[static_cast<std::size_t>(outcome.flow)];
     line["worker"] = glance.worker;
     line["out_len"] = nullptr;
     if (outcome.out_length != 0) line["out_len"] = outcome.out_length;
     line["out"] = output_.frames();
-    return line.dump();
+    return line;
+  }
+
+  // A target without a port of its own gets the packet on the port the client asked for.
+  std::string target_name(std::uint32_t id, std::uint32_t listener, std::uint16_t asked_port) const {
+    const Snapshot& snapshot = *world_.snapshot();
+    const abi::Target& target = snapshot.targets()[id];
+    if (asked_port == 0 && listener != abi::kNoIndex) asked_port = snapshot.listeners()[listener].first_port;
+    return cp::format_address_port(target.address, target.port != 0 ? target.port : asked_port);
+  }
+
+  // Held packets that have ended get their line's verdict.
+  void finish_held() {
+    const Snapshot& snapshot = *world_.snapshot();
+    for (const auto& worker : workers_) {
+      for (const HeldEnd& end : worker->take_held_ends()) {
+        nlohmann::ordered_json& line = lines_[held_[end.worker][end.number] - (packets_ - lines_.size())];
+        line["verdict"] = end.reason == abi::DropReason::none ? "tx" : "drop";
+        if (end.reason != abi::DropReason::none) line["reason"] = abi::to_string(end.reason);
+        if (end.listener != abi::kNoIndex) line["listener"] = snapshot.name(snapshot.listeners()[end.listener].name);
+        if (end.target != abi::kNoIndex) {
+          line["target_group"] = snapshot.name(snapshot.groups()[snapshot.targets()[end.target].group].name);
+          line["target"] = target_name(end.target, end.listener, 0);
+          line["flow"] = "hit";
+        }
+        if (end.reason != abi::DropReason::none) continue;
+        line["out_len"] = end.out_length;
+        line["out"] = {end.frame};
+      }
+    }
   }
 
   std::optional<std::uint64_t> flows_of(std::uint32_t target_id) const {
@@ -260,11 +310,15 @@ class Replay {
   const Options& options_;
   const Script& script_;
   Output output_;
+  std::vector<std::span<const abi::FlowLine>> tables_;  // by worker
+  std::vector<FragmentNotes> notes_;                    // by worker
   World world_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::optional<std::uint64_t> first_ns_;
   std::uint64_t now_ns_ = 0;  // since the first packet
   std::uint64_t packets_ = 0;
+  std::deque<nlohmann::ordered_json> lines_;      // of the last packets, not yet taken; verdict null: held
+  std::vector<std::vector<std::uint64_t>> held_;  // by worker: which packets it has held
   std::size_t next_event_ = 0;
 };
 
@@ -272,11 +326,16 @@ tl::expected<void, std::string> run_packets(Replay& replay, CaptureReader& reade
   for (;;) {
     auto frame = reader.next();
     if (!frame) return tl::unexpected(std::move(frame.error()));
-    if (!*frame) return {};
-    auto line = replay.packet(**frame);
-    if (!line) return tl::unexpected(std::move(line.error()));
-    if (verdicts != nullptr) *verdicts << *line << '\n';
+    if (!*frame) break;
+    auto done = replay.packet(**frame);
+    if (!done) return done;
+    const std::string lines = replay.take_lines();
+    if (verdicts != nullptr) *verdicts << lines;
   }
+  auto done = replay.finish();
+  const std::string lines = replay.take_lines();
+  if (verdicts != nullptr) *verdicts << lines;
+  return done;
 }
 
 }  // namespace

@@ -18,13 +18,24 @@ std::uint64_t& at(abi::WorkerStats& stats, abi::Counter counter) {
 
 }  // namespace
 
-Worker::Worker(const WorkerOptions& options, Output& output)
+Worker::Worker(const WorkerOptions& options, Output& output, std::span<std::span<const abi::FlowLine>> tables,
+               std::span<FragmentNotes> notes)
     : output_(output),
       lines_(FlowTable::lines_for(options.flows)),
       target_flows_(options.target_capacity),
       listener_stats_(options.listener_capacity),
       flows_(lines_, target_flows_, options.secret),
-      pipeline_({.flows = &flows_, .stats = &stats_, .listener_stats = listener_stats_.data(), .extra = this}) {}
+      pipeline_({.flows = &flows_,
+                 .stats = &stats_,
+                 .listener_stats = listener_stats_.data(),
+                 .extra = this,
+                 .tables = tables,
+                 .worker = options.index,
+                 .notes = notes,
+                 .held_observer = this}),
+      index_(options.index) {
+  tables[options.index] = lines_;
+}
 
 Outcome Worker::process(const Snapshot& snapshot, std::span<const std::uint8_t> frame, std::uint64_t now_ns) {
   buffer_.assign(kHeadroomBytes + frame.size() + kTailroomBytes, 0);
@@ -54,6 +65,7 @@ Outcome Worker::process(const Snapshot& snapshot, std::span<const std::uint8_t> 
 }
 
 void Worker::age(const Snapshot& snapshot, std::uint64_t now_ns) {
+  pipeline_.tend(snapshot, now_ns);
   const auto lines = static_cast<std::uint32_t>(lines_.size());
   while (now_ns - swept_ns_ > kLongestStepNs && flows_.flows() > 0) {
     swept_ns_ += kLongestStepNs;
@@ -66,8 +78,18 @@ void Worker::age(const Snapshot& snapshot, std::uint64_t now_ns) {
 
 bool Worker::send(std::uint8_t /*out_port*/, const std::uint8_t* frame, std::uint32_t length) {
   output_.emit({frame, length});
+  sent_length_ = length;
   count_sent(length);
   return true;
+}
+
+void Worker::held_ended(std::uint64_t number, abi::DropReason reason, std::uint32_t listener, std::uint32_t target) {
+  HeldEnd end{.worker = index_, .number = number, .reason = reason, .listener = listener, .target = target};
+  if (reason == abi::DropReason::none) {
+    end.frame = output_.take_last();
+    end.out_length = sent_length_;
+  }
+  held_ends_.push_back(end);
 }
 
 void Worker::count_sent(std::uint32_t length) {

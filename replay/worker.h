@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "dp/abi/counters.h"
@@ -28,6 +29,12 @@ class Output {
     writer_.write(at_ns_, frame);
     frames_.push_back(next_frame_++);
   }
+  // The last frame emitted is not the present packet's, but of one that was held. Its index.
+  std::uint64_t take_last() {
+    const std::uint64_t last = frames_.back();
+    frames_.pop_back();
+    return last;
+  }
   // Indices of the frames emitted since start_packet().
   [[nodiscard]] const std::vector<std::uint64_t>& frames() const { return frames_; }
 
@@ -43,6 +50,18 @@ struct WorkerOptions {
   std::uint32_t target_capacity = 0;    // ids 0 … capacity-1
   std::uint32_t listener_capacity = 0;  // counter indices 0 … capacity-1
   NodeSecret secret{};
+  std::uint32_t index = 0;
+};
+
+// How a held packet of this worker ended.
+struct HeldEnd {
+  std::uint32_t worker = 0;
+  std::uint64_t number = 0;  // of the worker's held packets, from 0
+  abi::DropReason reason = abi::DropReason::none;
+  std::uint32_t listener = abi::kNoIndex;
+  std::uint32_t target = abi::kNoIndex;
+  std::uint32_t out_length = 0;
+  std::uint64_t frame = 0;  // of --out, if reason is none
 };
 
 // What became of a packet; indices as in Burst.
@@ -56,18 +75,24 @@ struct Outcome {
   std::uint32_t out_length = 0;  // bytes of the frame sent on or back; 0: none
 };
 
-class Worker final : public ExtraPackets {
+class Worker final : public ExtraPackets, public HeldObserver {
  public:
-  Worker(const WorkerOptions& options, Output& output);
+  // `tables` and `notes`: one for each worker; this one enters its own table.
+  Worker(const WorkerOptions& options, Output& output, std::span<std::span<const abi::FlowLine>> tables,
+         std::span<FragmentNotes> notes);
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
   Outcome process(const Snapshot& snapshot, std::span<const std::uint8_t> frame, std::uint64_t now_ns);
 
-  // Sweeps the whole flow table once a second of capture time.
+  // Ends what is held, if it is time; sweeps the whole flow table once a second of capture time.
   void age(const Snapshot& snapshot, std::uint64_t now_ns);
 
   bool send(std::uint8_t out_port, const std::uint8_t* frame, std::uint32_t length) override;
+
+  void held_ended(std::uint64_t number, abi::DropReason reason, std::uint32_t listener, std::uint32_t target) override;
+  // Those that ended since this was asked last.
+  [[nodiscard]] std::vector<HeldEnd> take_held_ends() { return std::exchange(held_ends_, {}); }
 
   [[nodiscard]] std::uint64_t flows_of(std::uint32_t target_id) const { return target_flows_[target_id]; }
   [[nodiscard]] std::uint64_t counter(std::size_t index) const { return stats_.counters[index]; }
@@ -85,6 +110,9 @@ class Worker final : public ExtraPackets {
   Burst burst_;
   std::vector<std::uint8_t> buffer_;
   std::uint64_t swept_ns_ = 0;
+  std::uint32_t index_;
+  std::uint32_t sent_length_ = 0;  // of the last extra packet
+  std::vector<HeldEnd> held_ends_;
 };
 
 }  // namespace lb::replay

@@ -52,7 +52,7 @@ std::string format_shares(const std::vector<WeightedGroup>& groups) {
 }
 
 Fields fields_of(const Vip& vip) {
-  return {{"address", format_prefix(vip.prefix())}};
+  return {{"address", format_prefix(vip.prefix())}, {"icmp_echo", vip.icmp_echo ? "true" : "false"}};
 }
 
 Fields fields_of(const Listener& listener) {

@@ -54,6 +54,7 @@ class Validator {
       const std::string path = element("vips", i);
       name(path, from.name(), vip_index_, i);
       Vip& vip = result_.vips.emplace_back(Vip{from.name(), {}});
+      if (from.has_icmp_echo()) vip.icmp_echo = from.icmp_echo();
       if (from.address().empty()) continue;
       const auto prefix = parse_prefix(from.address());
       if (!prefix) {

@@ -61,6 +61,7 @@ class Explainer {
       case Verdict::tx: answer_.verdict = "tx"; break;
       case Verdict::punt: answer_.verdict = "punt"; break;
       case Verdict::drop:
+      case Verdict::held:
       case Verdict::answer: answer_.verdict = "drop"; break;
     }
     switch (decision_.flow) {

@@ -56,6 +56,7 @@ struct LiveWorker {
   abi::Generation generation;
   std::uint64_t flows = 0;
   std::uint64_t flow_capacity = 0;
+  std::uint64_t in_flight = 0;  // packets held
   double busy = 0;
   std::vector<std::uint64_t> counters;  // by abi::Counter
 };

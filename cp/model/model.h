@@ -29,6 +29,7 @@ struct Vip {
   std::string name;
   abi::IpAddress address;            // of a prefix the first
   std::uint8_t prefix_length = 128;  // of the 16-byte form; below 128: every address of the prefix
+  bool icmp_echo = true;             // lb answers echo requests
   [[nodiscard]] AddressPrefix prefix() const { return {address, prefix_length}; }
   bool operator==(const Vip&) const = default;
 };

@@ -97,7 +97,7 @@ class Assembly {
       if (!vip_index_.emplace(vip.name, static_cast<std::uint32_t>(vips_.size())).second) {
         return refuse("VIP " + vip.name + " stands in the snapshot twice");
       }
-      vips_.push_back({vip.address, name(vip.name), vip.prefix_length, 0});
+      vips_.push_back({vip.address, name(vip.name), vip.prefix_length, vip.icmp_echo ? abi::kVipAnswersEcho : 0U});
     }
     return {};
   }

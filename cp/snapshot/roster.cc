@@ -445,7 +445,7 @@ void Roster::rebuild_listeners() {
       // The VIP was removed, or moved to another address, while this listener still drains.
       const bool taken = std::ranges::find(input_.vips, listener.vip, &Vip::name) != input_.vips.end();
       input_.vips.push_back({taken ? listener.vip + "@" + format_prefix(record.address) : listener.vip,
-                             record.address.address, record.address.length});
+                             record.address.address, record.address.length, true});
       vip = std::prev(input_.vips.end());
     }
     listener.vip = vip->name;

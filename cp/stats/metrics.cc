@@ -114,15 +114,18 @@ void add_groups(Page& page, const LiveState& live) {
 void add_workers(Page& page, const LiveState& live) {
   MetricFamily flows{"lb_worker_flows", "entries in a worker's flow table", MetricType::Gauge, {}};
   MetricFamily capacity{"lb_worker_flow_capacity", "entries a worker's flow table can hold", MetricType::Gauge, {}};
+  MetricFamily in_flight{
+      "lb_worker_in_flight", "packets a worker holds: fragments before their first one", MetricType::Gauge, {}};
   MetricFamily busy{
       "lb_worker_busy_ratio", "share of time a worker spent on packets since it started", MetricType::Gauge, {}};
   for (const LiveWorker& worker : live.workers) {
     const Labels labels{{"worker", std::to_string(worker.worker)}};
     Page::value(flows, labels, static_cast<double>(worker.flows));
     Page::value(capacity, labels, static_cast<double>(worker.flow_capacity));
+    Page::value(in_flight, labels, static_cast<double>(worker.in_flight));
     Page::value(busy, labels, worker.busy);
   }
-  for (MetricFamily* family : {&flows, &capacity, &busy}) {
+  for (MetricFamily* family : {&flows, &capacity, &in_flight, &busy}) {
     page.family(family->name, family->help, family->type).metric = std::move(family->metric);
   }
 }

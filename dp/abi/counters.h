@@ -1,7 +1,7 @@
 // The one list of counters. It generates the enum, the names of drop reasons in verdicts, Prometheus and lbctl text.
 //
 // Accounting (exact at quiescence), per worker:
-//   rx_packets = forwarded_packets + punted_packets + Σ drop_*
+//   rx_packets = forwarded_packets + punted_packets + Σ drop_* + in_flight
 //   tx_packets = forwarded_packets + extra_fragments + originated_rst + originated_icmp
 //                - (those that failed tx, which are drops)
 // A packet lb answers itself is a drop with reason answered_*, and the answer is counted as originated_*.
@@ -35,7 +35,10 @@ namespace lb::abi {
   X(flow_rehashed, "flows", "tracked flows moved because their target is gone, or was to be re-picked") \
   X(flow_reset, "flows", "tracked flows reset because their target is unhealthy or gone")               \
   X(fail_open_flows, "flows", "flows picked while their target group was fail-open")                    \
-  X(flow_moved_lines, "entries", "entries moved to their other line to make room")
+  X(flow_moved_lines, "entries", "entries moved to their other line to make room")                      \
+  X(flow_adopted, "flows", "flows taken over from another worker's table")                              \
+  X(fragment_notes_lost, "notes", "first fragments forgotten early, to note newer ones")                \
+  X(peer_looks, "looks", "looks into another worker's flow table, for packets that miss their own")
 
 // X(name, help): a packet that ends here. `name` is the verdict's reason in lb-replay, why, drops and metrics.
 #define LB_DROP_REASONS(X)                                                                   \
@@ -46,7 +49,10 @@ namespace lb::abi {
   X(bad_l4_header, "TCP data offset or UDP length is wrong")                                 \
   X(bad_extension_header, "IPv6 extension headers are malformed or too many")                \
   X(ttl_expired, "TTL or hop limit is 0 or 1")                                               \
-  X(fragment, "IP fragment, first or not")                                                   \
+  X(fragment, "fragment of a packet to a VIP that is neither TCP nor UDP")                   \
+  X(bad_fragment, "fragment that no datagram can have: too long, or no multiple of eight")   \
+  X(fragment_table_full, "fragment before its first one, and no room to hold it")            \
+  X(fragment_timeout, "fragment was held, but its first one never came")                     \
   X(bad_source, "source address no client can have: loopback, multicast, link-local, ...")   \
   X(land, "source address is the VIP itself")                                                \
   X(source_route, "IPv4 source route option, or IPv6 routing header with segments left")     \
@@ -63,6 +69,11 @@ namespace lb::abi {
   X(answered_rst, "answered with a TCP reset by lb")                                         \
   X(answered_icmp, "answered with an ICMP error by lb")                                      \
   X(reset_rate_limited, "would have been answered with a reset, but the limit was reached")  \
+  X(answered_echo, "ICMP echo request to a VIP, answered by lb")                             \
+  X(echo_disabled, "ICMP echo request to a VIP that is configured not to answer")            \
+  X(bad_icmp, "ICMP message to a VIP is too short, or its checksum or its quote is wrong")   \
+  X(icmp_no_flow, "ICMP error to a VIP quotes no packet that a target has sent from it")     \
+  X(icmp_rate_limited, "ICMP echo request beyond the limit of answers")                      \
   X(no_snapshot, "no configuration has been accepted yet")                                   \
   X(segmented, "frame is spread over several buffers")                                       \
   X(punt_failed, "the kernel interface did not take the packet")                             \
@@ -132,6 +143,7 @@ struct alignas(kCacheLineBytes) WorkerStats {
   std::uint64_t busy_tsc = 0;       // TSC cycles spent on bursts that had packets
   std::uint64_t total_tsc = 0;      // TSC cycles since the worker started
   std::uint64_t lcore = 0;
+  std::uint64_t in_flight = 0;  // gauge: packets held (fragments before their first one)
   std::array<std::uint64_t, (kCounterCount + 7) / 8 * 8> counters{};
 };
 

@@ -45,7 +45,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
-  h = mix_all(h, offsetof(Vip, name));
+  h = mix_all(h, offsetof(Vip, name), offsetof(Vip, prefix_length), offsetof(Vip, flags));
   h = size_align<VipCell>(h);
   h = mix_all(h, offsetof(VipCell, port), offsetof(VipCell, protocol), offsetof(VipCell, kind), offsetof(VipCell, index),
               offsetof(VipCell, count), offsetof(VipCell, first_group), offsetof(VipCell, counter_index));

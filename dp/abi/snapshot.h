@@ -75,13 +75,17 @@ struct Name {
   std::uint32_t length = 0;
 };
 
+enum VipFlags : std::uint32_t {
+  kVipAnswersEcho = 1 << 0,  // lb answers ICMP echo requests itself; else they are dropped
+};
+
 // A VIP: an address, or every address of a prefix, that lb answers for. Traffic to it that no listener takes is dropped as
 // `no_listener`.
 struct Vip {
   IpAddress address;  // of a prefix the first, all bits behind prefix_length 0
   Name name;
   std::uint32_t prefix_length = 128;  // of the 16-byte form: an IPv4 /24 is 120; 1…128
-  std::uint32_t reserved = 0;
+  std::uint32_t flags = 0;            // VipFlags
 };
 static_assert(sizeof(Vip) == 32);
 

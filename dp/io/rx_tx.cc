@@ -80,7 +80,8 @@ void RxTx::finish(Burst& burst, std::uint32_t port, std::uint64_t now_tsc) {
         punt(burst, i, ports_[port], now_tsc);
         rte_pktmbuf_free(mbuf);
         break;
-      case Verdict::drop: rte_pktmbuf_free(mbuf); break;
+      case Verdict::drop:
+      case Verdict::held: rte_pktmbuf_free(mbuf); break;
     }
   }
   for (std::uint32_t p = 0; p < port_count_; ++p) {

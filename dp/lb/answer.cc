@@ -1,6 +1,7 @@
 #include "dp/lb/answer.h"
 
 #include "dp/lb/forward_ops.h"
+#include "dp/net/icmp.h"
 #include "dp/net/reply.h"
 
 namespace lb {
@@ -39,10 +40,18 @@ void answer_with_reset(Work& work, std::uint32_t i, const abi::Target& target) {
   set_answer(work, i, length, abi::DropReason::answered_rst, abi::Counter::originated_rst);
 }
 
+void answer_echo(Work& work, std::uint32_t i) {
+  std::uint8_t* frame = work.burst->data[i];
+  const std::uint32_t length = net::build_echo_reply(frame, packet_of(work, i), frame);
+  if (length == 0) return drop(work, i, abi::DropReason::bad_icmp);
+  set_answer(work, i, length, abi::DropReason::answered_echo, abi::Counter::originated_icmp);
+}
+
 void answer_too_big(Work& work, std::uint32_t i, const abi::Target& target) {
   const net::ParsedPacket& packet = packet_of(work, i);
   const std::uint32_t fits = target.mtu_bytes - std::min<std::uint32_t>(target.mtu_bytes, outer_bytes(target));
-  if (packet.dont_fragment == 0 || !work.errors.take(work.now_ns)) return drop(work, i, abi::DropReason::too_big);
+  if (packet.dont_fragment == 0 || packet.key.destination_port == 0 || !work.errors.take(work.now_ns))
+    return drop(work, i, abi::DropReason::too_big);
   std::uint8_t* frame = work.burst->data[i];
   const std::uint32_t length = net::build_packet_too_big(frame, packet, fits, frame);
   if (length == 0) return drop(work, i, abi::DropReason::too_big);

@@ -12,8 +12,13 @@ namespace lb {
 // the verdict: answer, or drop as reset_rate_limited.
 void answer_with_reset(Work& work, std::uint32_t i, const abi::Target& target);
 
+// Packet i is an intact echo request to a VIP. Sets the verdict: answer, or drop as bad_icmp if it came to a group MAC
+// address.
+void answer_echo(Work& work, std::uint32_t i);
+
 // Packet i does not fit the way to its target. If it may not be fragmented, the client is told what fits. Sets the verdict:
-// answer, or drop as too_big.
+// answer, or drop as too_big. An ICMP error is never answered with another (RFC 1122 §3.2.2), nor is a fragment but the
+// first.
 void answer_too_big(Work& work, std::uint32_t i, const abi::Target& target);
 
 }  // namespace lb

@@ -39,8 +39,15 @@ FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std
   const bool udp = key.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
   const auto icmp = static_cast<std::uint8_t>(key.is_v6 != 0 ? abi::Protocol::icmpv6 : abi::Protocol::icmp);
   if (!tcp && !udp) {
+    const std::uint32_t vip = find_vip(vips, key.destination);
+    if (vip == kNotVip) return {.verdict = Verdict::punt};
     set_drop(decision, abi::DropReason::no_listener);
-    if (key.protocol == icmp || !is_vip(vips, key.destination)) decision = {.verdict = Verdict::punt};
+    if (key.protocol != icmp) return decision;
+    if ((snapshot.vips()[vip].flags & abi::kVipAnswersEcho) == 0) {
+      set_drop(decision, abi::DropReason::echo_disabled);
+    } else {
+      decision = {.verdict = Verdict::answer, .reason = abi::DropReason::answered_echo};
+    }
     return decision;
   }
   const std::uint32_t index = find_listener(snapshot, vips, key, vip_hash(key));

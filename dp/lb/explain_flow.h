@@ -29,7 +29,8 @@ struct FlowDecision {
 };
 
 // `entry`: what peek() found, std::nullopt: no entry. `secret`: the node's, for outer_source. tcp_flags: of the next packet,
-// for TCP; by default ACK where there is an entry, else SYN. The packet is taken to be well-formed, TTL and size in order.
+// for TCP; by default ACK where there is an entry, else SYN. ICMP stands for an echo request. The packet is taken to be
+// well-formed, TTL and size in order.
 FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
                           const NodeSecret* secret = nullptr, std::optional<std::uint8_t> tcp_flags = std::nullopt);
 

@@ -64,9 +64,12 @@ std::optional<FlowView> FlowTable::peek(std::span<const abi::FlowLine> lines, co
 
 std::optional<FlowView> FlowTable::peek(std::span<const abi::FlowLine> lines, const HashKeys& keys, const net::FlowKey& key,
                                         std::uint64_t now_ns) {
+  return peek(lines, flow_hash(keys, key), now_ns);
+}
+
+std::optional<FlowView> FlowTable::peek(std::span<const abi::FlowLine> lines, const Hash128& hash, std::uint64_t now_ns) {
   constexpr int kTries = 16;
   if (lines.empty()) return std::nullopt;
-  const Hash128 hash = flow_hash(keys, key);
   const std::uint64_t fingerprint = fingerprint_of(hash);
   const std::uint64_t tick = now_ns / kTickNs & kTickMask;
   const abi::FlowLine& first = lines[first_line(hash, lines.size())];

@@ -91,6 +91,9 @@ class FlowTable {
   static std::optional<FlowView> peek(std::span<const abi::FlowLine> lines, const HashKeys& keys, const net::FlowKey& key,
                                       std::uint64_t now_ns);
 
+  // With the flow's hash under those keys.
+  static std::optional<FlowView> peek(std::span<const abi::FlowLine> lines, const Hash128& hash, std::uint64_t now_ns);
+
   [[nodiscard]] std::uint64_t flows() const { return state_.flows; }
   [[nodiscard]] std::uint64_t capacity() const { return state_.line_count * abi::kFlowsPerLine; }
   [[nodiscard]] const HashKeys& hash_keys() const { return hash_keys_; }

@@ -1,5 +1,6 @@
 #include "dp/lb/guard_hygiene.h"
 
+#include "dp/lb/fragments.h"
 #include "dp/lb/snapshot.h"
 #include "dp/lb/work.h"
 #include "dp/net/checksum.h"
@@ -105,7 +106,7 @@ void keep_intact(Work& work) {
   std::uint32_t kept = 0;
   for (std::uint32_t n = 0; n < work.served.count; ++n) {
     const std::uint32_t i = work.served.at[n];
-    if (l4_is_intact(packet_of(work, i), work.burst->data[i])) {
+    if (is_first_fragment(work, i) || l4_is_intact(packet_of(work, i), work.burst->data[i])) {
       work.served.at[kept++] = static_cast<std::uint8_t>(i);
     } else {
       work.burst->group[i] = abi::kNoIndex;

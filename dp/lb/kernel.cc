@@ -9,6 +9,7 @@
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/outer_fragments.h"
+#include "dp/lb/rare.h"
 #include "dp/lb/sweep_ops.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/parse.h"
@@ -19,17 +20,25 @@ namespace {
 // ---- parse, and where to look
 
 // What is not a whole TCP or UDP packet: the kernel's, unless it is for a VIP.
-LB_COLD void take_unusual(Work& work, std::uint32_t i, net::ParseStatus status) {
+LB_COLD void end_unusual(Work& work, std::uint32_t i, net::ParseStatus status) {
   if (status.result == net::ParseResult::not_ip) return punt(work, i, abi::DropReason::not_ip);
   if (status.result == net::ParseResult::drop) return drop(work, i, status.reason);
   const net::FlowKey& key = work.parsed[i].key;
   const auto icmp = static_cast<std::uint8_t>(key.is_v6 != 0 ? abi::Protocol::icmpv6 : abi::Protocol::icmp);
-  if (work.parsed[i].protocol == icmp || !is_vip(vip_table_of(*work.snapshot), key.destination)) {
-    return punt(work, i, abi::DropReason::punt_failed);
-  }
+  if (!is_vip(vip_table_of(*work.snapshot), key.destination)) return punt(work, i, abi::DropReason::punt_failed);
   const abi::DropReason fault = unusual_fault(*work.snapshot, work.parsed[i], work.burst->data[i]);
   if (fault != abi::DropReason::none) return drop(work, i, fault);
-  drop(work, i, status.reason == abi::DropReason::fragment ? abi::DropReason::fragment : abi::DropReason::no_listener);
+  if (work.parsed[i].protocol == icmp) return push(work.rare, i);
+  drop(work, i, abi::DropReason::no_listener);
+}
+
+// True: a first fragment, to be served like the whole packet; its key is complete.
+LB_COLD bool take_unusual(Work& work, std::uint32_t i, net::ParseStatus status) {
+  if (status.reason == abi::DropReason::fragment && is_vip(vip_table_of(*work.snapshot), work.parsed[i].key.destination)) {
+    return take_fragment(work, i);
+  }
+  end_unusual(work, i, status);
+  return false;
 }
 
 // Tells one run of neighbours from the next.
@@ -48,7 +57,7 @@ LB_INLINE std::uint8_t begin_run(Work& work, const VipTable& vips, std::uint32_t
   work.run[i] = kNoRun;
   const net::ParseStatus status =
       net::parse_inline(burst.data[i], burst.length[i], !burst.ip_checksum_checked, work.parsed[i]);
-  if (status.result != net::ParseResult::ok) return take_unusual(work, i, status);
+  if (status.result != net::ParseResult::ok && !take_unusual(work, i, status)) return;
   const net::ParsedPacket& packet = work.parsed[i];
   work.run[i] = begin_run(work, vip_table_of(*work.snapshot), vip_hash(packet.key));
   work.tcp_flags[i] = packet.protocol == kTcp ? packet.tcp_flags : net::kTcpAck;
@@ -343,8 +352,10 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   const std::uint32_t id = meta_target(meta);
   const FlowState state = meta_state(meta);
   const std::uint32_t idle = idle_ticks(slot.line->key[slot.index], work.tick);
-  const Judgement judgement =
-      judge(snapshot, snapshot.listeners()[work.burst->listener[i]], id, state, idle, work.tcp_flags[i]);
+  Judgement judgement = judge(snapshot, snapshot.listeners()[work.burst->listener[i]], id, state, idle, work.tcp_flags[i]);
+  if (judgement.fate == Fate::late && is_alive_elsewhere(work, work.hash[i])) {  // it has been on another queue meanwhile
+    judgement = {Fate::forward, state_after(state, work.tcp_flags[i])};
+  }
   if (judgement.fate == Fate::repick || judgement.fate == Fate::renew) {
     return send_by_hash(work, i, slot, pick_again(work, i), judgement);
   }
@@ -369,6 +380,31 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   answer_with_reset(work, i, target);
 }
 
+// A packet that may not be its flow's first, and of which this table knows nothing: its flow may have moved here from
+// another worker's queue (DESIGN rule 5), or fragments come on another than whole packets do. True: it has, and is served,
+// with an entry of its own here from now on.
+[[gnu::noinline]] bool adopt(Work& work, std::uint32_t i) {
+  const Snapshot& snapshot = *work.snapshot;
+  const auto known = find_elsewhere(work, work.hash[i]);
+  if (!known) return false;
+  const auto idle = static_cast<std::uint32_t>(known->idle_ns / kTickNs);
+  const Judgement judgement =
+      judge(snapshot, snapshot.listeners()[work.burst->listener[i]], known->target, known->state, idle, work.tcp_flags[i]);
+  if (judgement.fate != Fate::forward && judgement.fate != Fate::reset) return false;
+  const abi::Target& target = snapshot.targets()[known->target];
+  note(work, i, FlowResult::hit, target.group, known->target);
+  ++count(work, abi::Counter::flow_adopted);
+  insert(work, i, known->target, judgement.next);
+  if (judgement.fate == Fate::reset) {
+    answer_with_reset(work, i, target);
+  } else if ((target.flags & abi::kTargetResolved) == 0) {
+    drop(work, i, abi::DropReason::next_hop_unresolved);
+  } else {
+    send_to(work, i, target);
+  }
+  return true;
+}
+
 // No entry when the flow stage looked. Another packet of this burst may have made one since.
 [[gnu::noinline]] void serve_without_entry(Work& work, std::uint32_t i, bool has_pick) {
   if (work.inserted) {
@@ -379,6 +415,8 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
     return;
   const net::ParsedPacket& packet = packet_of(work, i);
   const bool udp = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
+  const bool under_way = udp ? is_first_fragment(work, i) : !is_opening(packet.tcp_flags);
+  if (under_way && work.options.tables.size() > 1 && adopt(work, i)) return;
   send_by_hash(work, i, {}, has_pick ? work.picked[i] : pick_again(work, i),
                {Fate::renew, first_state(udp, packet.tcp_flags)});
 }
@@ -539,6 +577,7 @@ LB_INLINE void fill(std::array<T, kBurst>& all, T value) {
 void begin(Work& work) {
   Burst& burst = *work.burst;
   work.uncommon.count = work.served.count = work.missed.count = work.sent.count = 0;
+  work.first_fragments.count = work.rare.count = 0;
   work.run_count = work.forwarded = 0;
   work.inserted = false;
   fill(work.form, Form::plain);
@@ -558,6 +597,8 @@ void process(Work& work) {
   stage_flow(work);
   stage_pick(work);
   decide<false>(work);
+  if ((work.first_fragments.count | work.rare.count) != 0) [[unlikely]]
+    serve_rare(work);
   stage_rewrite(work);
   stage_count(work);
 }

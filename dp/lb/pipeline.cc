@@ -1,6 +1,9 @@
 #include "dp/lb/pipeline.h"
 
 #include "dp/lb/dispatch.h"
+#include "dp/lb/fragments.h"
+#include "dp/lb/rare.h"
+#include "dp/lb/sweep_ops.h"
 #include "dp/lb/work.h"
 
 namespace lb {
@@ -18,6 +21,7 @@ Pipeline::Pipeline(const PipelineOptions& options) : Pipeline(options, kernel_or
 
 Pipeline::Pipeline(const PipelineOptions& options, const Kernel& kernel)
     : kernel_(&kernel), work_(std::make_unique<Work>(options)) {
+  work_->hash_of = kernel.hash;
   options.stats->flow_capacity = options.flows->capacity();
 }
 
@@ -28,7 +32,16 @@ void Pipeline::process(const Snapshot& snapshot, Burst& burst, std::uint64_t now
   work_->burst = &burst;
   work_->now_ns = now_ns;
   work_->tick = now_ns / kTickNs & kTickMask;
+  work_->peer_looks = kPeerLooksPerBurst;
   kernel_->process(*work_);
+}
+
+void Pipeline::tend(const Snapshot& snapshot, std::uint64_t now_ns) {
+  if (work_->held->count == 0) return;
+  work_->snapshot = &snapshot;
+  work_->now_ns = now_ns;
+  tend_held(*work_);
+  flush_counts(*work_);
 }
 
 void Pipeline::age(const Snapshot& snapshot, std::uint32_t lines, std::uint64_t now_ns) {

@@ -10,10 +10,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "dp/abi/counters.h"
 #include "dp/abi/types.h"
 #include "dp/lb/flow_table.h"
+#include "dp/lb/fragments.h"
 #include "dp/lb/snapshot.h"
 
 namespace lb {
@@ -24,6 +26,7 @@ enum class Verdict : std::uint8_t {
   tx,      // send it on out_port: data and length describe the frame
   punt,    // the kernel's: unchanged
   drop,    // ends here; reason says why
+  held,    // copied, to be sent or dropped later (dp/lb/fragments.h): free the buffer; in_flight counts it meanwhile
   answer,  // a drop with reason answered_*: the same buffer now holds lb's answer, to be sent on out_port
 };
 
@@ -65,8 +68,15 @@ struct PipelineOptions {
   abi::WorkerStats* stats = nullptr;             // this worker's counters
   abi::ListenerStats* listener_stats = nullptr;  // listener_capacity blocks, by Listener::counter_index
   ExtraPackets* extra = nullptr;
+  // The flow tables of all workers of this lb-dp, under one node secret; this one's is `worker`. Read only, while their
+  // owners write. Empty or one: there are no others to look into.
+  std::span<const std::span<const abi::FlowLine>> tables{};
+  std::uint32_t worker = 0;
+  std::span<FragmentNotes> notes{};        // of all workers, as tables; empty: this one is alone and keeps its own
+  HeldObserver* held_observer = nullptr;   // for replay: which held packets ended how
   bool punt_enabled = true;                // false: what would be punted is dropped as not_ip or punt_failed
   std::uint32_t resets_per_second = 1000;  // limit of originated resets
+  std::uint32_t echoes_per_second = 1000;  // limit of answered echo requests
 };
 
 struct Kernel;
@@ -90,6 +100,9 @@ class Pipeline {
   // Ages a part of the flow table: looks at the next `lines` lines, going round. Call it so often that the whole table is
   // looked at within 10 s (at most within 15 min: last-seen ticks wrap).
   void age(const Snapshot& snapshot, std::uint32_t lines, std::uint64_t now_ns);
+
+  // Sends or drops what is held, if it is time. Every millisecond or so.
+  void tend(const Snapshot& snapshot, std::uint64_t now_ns);
 
   // For benchmarks, which run the stages one by one.
   [[nodiscard]] Work& work() { return *work_; }

@@ -80,8 +80,14 @@ LB_INLINE bool is_host_vip(const VipTable& table, const abi::IpAddress& address)
   return find_cell(table, vip_hash(address, 0, 0), address, 0, 0, abi::VipCellKind::vip) != nullptr;
 }
 
+// Index into vips(); kNotVip: the address is no VIP.
+LB_INLINE std::uint32_t find_vip(const VipTable& table, const abi::IpAddress& address) {
+  const abi::VipCell* cell = find_cell(table, vip_hash(address, 0, 0), address, 0, 0, abi::VipCellKind::vip);
+  return cell != nullptr ? cell->index : find_prefix_vip(table, address);
+}
+
 LB_INLINE bool is_vip(const VipTable& table, const abi::IpAddress& address) {
-  return is_host_vip(table, address) || find_prefix_vip(table, address) != kNotVip;
+  return find_vip(table, address) != kNotVip;
 }
 
 // The first listener of a cell of ranges that takes the port, or kNoListener.

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 
 #include "dp/abi/counters.h"
 #include "dp/base/compiler.h"
@@ -66,25 +67,36 @@ inline constexpr std::uint8_t kNoRun = 0xff;  // a packet that needs no listener
 
 struct alignas(abi::kCacheLineBytes) Work {
   explicit Work(const PipelineOptions& from)
-      : options(from), resets(from.resets_per_second), errors(from.resets_per_second) {}
+      : options(from),
+        resets(from.resets_per_second),
+        errors(from.resets_per_second),
+        echoes(from.echoes_per_second),
+        notes(from.notes.empty() ? std::make_unique<FragmentNotes>() : nullptr) {}
 
   PipelineOptions options;
   RateLimit resets;
   RateLimit errors;
+  RateLimit echoes;
+  Hash128 (*hash_of)(const HashKeys& keys, const net::FlowKey& key) = nullptr;  // of the build that runs
 
   // This burst.
   const Snapshot* snapshot = nullptr;
   Burst* burst = nullptr;
   std::uint64_t now_ns = 0;
   std::uint64_t tick = 0;
+  std::unique_ptr<FragmentNotes> notes;  // where options have none
+  std::unique_ptr<HeldPackets> held = std::make_unique<HeldPackets>();
+  std::uint32_t peer_looks = 0;         // looks into other workers' tables that this burst may still take
   std::uint32_t outer_fragment_id = 0;  // of the packet fragmented last; stays from burst to burst
   bool inserted = false;                // an entry has come, moved or gone since the flow stage: look again before inserting
   std::array<std::uint64_t, abi::kCounterCount> counts{};  // flushed to the worker's block at the end of the burst
 
-  Lane uncommon;  // a complete TCP or UDP packet that is not plain: it is hashed by itself
-  Lane served;    // a complete TCP or UDP packet for a listener, TTL and source in order
-  Lane missed;    // … without an entry when the flow stage looked
-  Lane sent;      // … that goes to a target, and is to be rewritten
+  Lane uncommon;         // a complete TCP or UDP packet that is not plain, or a first fragment: it is hashed by itself
+  Lane served;           // a complete TCP or UDP packet for a listener, TTL and source in order
+  Lane missed;           // … without an entry when the flow stage looked
+  Lane sent;             // … that goes to a target, and is to be rewritten
+  Lane first_fragments;  // of `uncommon`
+  Lane rare;             // for a VIP, and no packet of a flow by itself: ICMP, fragments that are not the first
   std::uint32_t run_count = 0;
   std::uint32_t forwarded = 0;  // packets rewritten for their target
 

@@ -28,36 +28,6 @@ Segment read_segment(const std::uint8_t* frame, const ParsedPacket& packet) {
           payload + ((packet.tcp_flags & kTcpSyn) != 0 ? 1U : 0U) + ((packet.tcp_flags & kTcpFin) != 0 ? 1U : 0U)};
 }
 
-bool may_answer(const std::uint8_t* frame) {
-  return (frame[0] & 0x01) == 0;
-}
-
-void write_ip(std::uint8_t* ip, bool is_v6, const abi::IpAddress& source, const abi::IpAddress& destination,
-              std::uint8_t protocol, std::uint32_t payload_bytes) {
-  if (is_v6) {
-    store_be32(ip, 0x60000000);
-    store_be32(ip + kIpv6PayloadLengthAt, payload_bytes << 16 | std::uint32_t{protocol} << 8 | kDefaultTtl);
-    store(ip + kIpv6SourceAt, source);
-    store(ip + kIpv6DestinationAt, destination);
-    return;
-  }
-  store_be32(ip, 0x45000000 | (kIpv4Bytes + payload_bytes));
-  store_be32(ip + kIpv4IdAt, kIpv4DontFragment);
-  store_be32(ip + kIpv4TtlAt, std::uint32_t{kDefaultTtl} << 24 | std::uint32_t{protocol} << 16);
-  std::memcpy(ip + kIpv4SourceAt, source.bytes.data() + 12, 4);
-  std::memcpy(ip + kIpv4DestinationAt, destination.bytes.data() + 12, 4);
-  store(ip + kIpv4ChecksumAt, checksum_finish(ipv4_header_sum(ip)));
-}
-
-// The Ethernet header and its tags, MACs swapped for an answer.
-void write_l2_of(const std::uint8_t* frame, const ParsedPacket& packet, bool swap, std::uint8_t* out) {
-  const auto destination = load<abi::MacAddress>(frame + (swap ? 6 : 0));
-  const auto source = load<abi::MacAddress>(frame + (swap ? 0 : 6));
-  std::memmove(out, frame, packet.l2_length);
-  store(out, destination);
-  store(out + 6, source);
-}
-
 struct Reset {
   abi::IpAddress source;
   abi::IpAddress destination;
@@ -91,6 +61,35 @@ bool may_reset(const std::uint8_t* frame, const ParsedPacket& packet) {
 }
 
 }  // namespace
+
+bool may_answer(const std::uint8_t* frame) {
+  return (frame[0] & 0x01) == 0;
+}
+
+void write_ip(std::uint8_t* ip, bool is_v6, const abi::IpAddress& source, const abi::IpAddress& destination,
+              std::uint8_t protocol, std::uint32_t payload_bytes) {
+  if (is_v6) {
+    store_be32(ip, 0x60000000);
+    store_be32(ip + kIpv6PayloadLengthAt, payload_bytes << 16 | std::uint32_t{protocol} << 8 | kDefaultTtl);
+    store(ip + kIpv6SourceAt, source);
+    store(ip + kIpv6DestinationAt, destination);
+    return;
+  }
+  store_be32(ip, 0x45000000 | (kIpv4Bytes + payload_bytes));
+  store_be32(ip + kIpv4IdAt, kIpv4DontFragment);
+  store_be32(ip + kIpv4TtlAt, std::uint32_t{kDefaultTtl} << 24 | std::uint32_t{protocol} << 16);
+  std::memcpy(ip + kIpv4SourceAt, source.bytes.data() + 12, 4);
+  std::memcpy(ip + kIpv4DestinationAt, destination.bytes.data() + 12, 4);
+  store(ip + kIpv4ChecksumAt, checksum_finish(ipv4_header_sum(ip)));
+}
+
+void write_l2_of(const std::uint8_t* frame, const ParsedPacket& packet, bool swap, std::uint8_t* out) {
+  const auto destination = load<abi::MacAddress>(frame + (swap ? 6 : 0));
+  const auto source = load<abi::MacAddress>(frame + (swap ? 0 : 6));
+  std::memmove(out, frame, packet.l2_length);
+  store(out, destination);
+  store(out + 6, source);
+}
 
 std::uint32_t build_reset_to_client(const std::uint8_t* frame, const ParsedPacket& packet, std::uint8_t* out) {
   if (!may_reset(frame, packet)) return 0;

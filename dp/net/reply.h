@@ -34,4 +34,16 @@ std::uint32_t build_reset_to_target(const std::uint8_t* frame, const ParsedPacke
 std::uint32_t build_packet_too_big(const std::uint8_t* frame, const ParsedPacket& packet, std::uint32_t mtu_bytes,
                                    std::uint8_t* out);
 
+// Parts of the above, for whoever builds an answer of another kind.
+
+// No answer goes to a frame that came to a group MAC address.
+[[nodiscard]] bool may_answer(const std::uint8_t* frame);
+
+// The Ethernet header and its tags, with MACs swapped for an answer.
+void write_l2_of(const std::uint8_t* frame, const ParsedPacket& packet, bool swap, std::uint8_t* out);
+
+// An IP header of lb's own, without options: TTL 64; IPv4: DF, id 0, checksum filled in.
+void write_ip(std::uint8_t* ip, bool is_v6, const abi::IpAddress& source, const abi::IpAddress& destination,
+              std::uint8_t protocol, std::uint32_t payload_bytes);
+
 }  // namespace lb::net

@@ -43,7 +43,9 @@ io::SteeredVips sorted_vips(const Snapshot& snapshot) {
 }  // namespace
 
 DataPlane::DataPlane(const io::DpConfig& config)
-    : config_(config), generations_(static_cast<std::uint32_t>(config.workers.size())) {}
+    : config_(config),
+      generations_(static_cast<std::uint32_t>(config.workers.size())),
+      fragment_notes_(config.workers.size()) {}
 
 DataPlane::~DataPlane() {
   stop_workers();
@@ -199,7 +201,7 @@ tl::expected<void, SnapshotError> DataPlane::accept(std::shared_ptr<const Snapsh
     const Reattached reattached = flows_->reattach(*snapshot);
     spdlog::info("flow region {}: {}, {} flows kept, {} dropped", flows_->path(),
                  flows_->taken_over() ? "taken over" : "new", reattached.kept, reattached.dropped);
-    for (const auto& worker : workers_) worker->attach_flows(*flows_);
+    for (const auto& worker : workers_) worker->attach_flows(*flows_, fragment_notes_);
     flows_attached_ = true;
   }
   flows_->record(*snapshot);

@@ -59,6 +59,7 @@ class DataPlane final : public GenerationSink {
   bool flows_attached_ = false;
   std::unique_ptr<SnapshotStore> store_;
   GenerationSwitch<ActiveGeneration> generations_;
+  std::vector<FragmentNotes> fragment_notes_;  // by worker: written by it, read by all
   std::vector<std::unique_ptr<Worker>> workers_;
   bool launched_ = false;
   bool steering_to_prune_ = false;  // a generation has begun and the VIPs of older ones are still steered

@@ -48,6 +48,7 @@ class FlowRegion {
   // The time up to which the entries are good: every second or so.
   void touch();
 
+  [[nodiscard]] std::uint32_t workers() const { return header_->worker_count; }
   [[nodiscard]] std::span<abi::FlowLine> lines(std::uint32_t worker) const;
   [[nodiscard]] const NodeSecret& secret() const { return header_->node_secret; }
   [[nodiscard]] int read_only_fd() const { return read_only_.get(); }

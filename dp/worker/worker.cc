@@ -41,13 +41,17 @@ Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports&
   store(shared_.lcore, config.workers[index].cpu);
 }
 
-void Worker::attach_flows(const FlowRegion& region) {
+void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes) {
   const std::span<abi::FlowLine> lines = region.lines(index_);
+  for (std::uint32_t worker = 0; worker < region.workers(); ++worker) tables_.emplace_back(region.lines(worker));
   flows_.emplace(lines, target_flows_, region.secret());
   pipeline_.emplace(PipelineOptions{.flows = &*flows_,
                                     .stats = &counted_,
                                     .listener_stats = listener_stats_.data(),
                                     .extra = &rx_tx_,
+                                    .tables = tables_,
+                                    .worker = index_,
+                                    .notes = notes,
                                     .punt_enabled = true});
   sweep_lines_ = static_cast<std::uint32_t>(lines.size() / kSweepMs + 1);
 }
@@ -112,7 +116,9 @@ void Worker::housekeeping(const ActiveGeneration* generation, std::uint64_t now_
   if (generation == nullptr) return;
   const auto rounds = static_cast<std::uint32_t>(std::min<std::uint64_t>(late_ms + 1, kMaxSweepCatchUp));
   pipeline_->age(*generation->snapshot, sweep_lines_ * rounds, monotonic_ns());
+  pipeline_->tend(*generation->snapshot, monotonic_ns());
   store(shared_.flows, flows_->flows());
+  store(shared_.in_flight, counted_.in_flight);
   store(shared_.flow_capacity, flows_->capacity());
   publish_counters();
 }

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "dp/abi/counters.h"
 #include "dp/io/config.h"
@@ -36,7 +38,8 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   // Main thread, once, before the first generation begins: the flow table on this worker's lines of the region.
-  void attach_flows(const FlowRegion& region);
+  // `notes`: of all workers, for as long as this lives.
+  void attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes);
 
   // The worker's thread: returns soon after stop().
   void run();
@@ -60,6 +63,7 @@ class Worker {
   std::span<std::uint32_t> target_flows_;
   abi::WorkerStats counted_{};  // what this worker counts on; copied to shared_ after each burst
   io::RxTx rx_tx_;
+  std::vector<std::span<const abi::FlowLine>> tables_;  // of all workers
   std::optional<FlowTable> flows_;
   std::optional<Pipeline> pipeline_;
   Burst burst_{};

@@ -1,5 +1,5 @@
 """Which listener takes a packet, and what becomes of packets none takes."""
-from scapy.all import ARP, ICMP, ICMPv6EchoRequest, ICMPv6ND_NS, IP, LLC, Dot3, Ether, IPv6, Raw, raw
+from scapy.all import ARP, ICMP, ICMPv6ND_NS, IP, LLC, Dot3, Ether, IPv6, Raw, raw
 
 from ..frames import (CLIENT4, CLIENT6, CLIENT_MAC, T4, T6, VIP4, VIP6, config, ether, group, ipip, listener, one, tcp, udp)
 from ..harness import case, drop, punt, tx
@@ -112,9 +112,6 @@ case("punt", "other IP protocols to other addresses are the kernel's", config=on
      expect=[punt(), punt()])
 case("punt", "a fragment for another address is the kernel's", config=one(),
      packets=[ether(IP(src=CLIENT4, dst="192.0.2.99", frag=100, proto=17) / Raw(b"x" * 64))], expect=[punt()])
-case("icmp", "an echo request to a VIP is the kernel's to answer", config=one(),
-     packets=[ether(IP(src=CLIENT4, dst=VIP4) / ICMP()), ether(IPv6(src=CLIENT6, dst=VIP6) / ICMPv6EchoRequest())],
-     expect=[punt(), punt()])
 
 # ---- IPv6 listeners ----
 

@@ -100,16 +100,8 @@ for ttl in (0, 1):
     case("ttl", f"l2dsr does not forward a packet with {ttl} hops left", config=one(mode="l2dsr"),
          packets=[ether(tcp(ttl=ttl))], expect=[drop("ttl_expired")])
 
-# ---- fragments ----
+# ---- fragments: cases/fragments.py ----
 
-first = ip(flags="MF") / UDP(sport=1, dport=80, len=2000) / Raw(b"x" * 1000)
-later = IP(src=CLIENT4, dst=VIP4, frag=126, proto=17, ttl=64) / Raw(b"x" * 100)
-last6 = IPv6ExtHdrFragment(offset=100, m=0, id=7, nh=17) / Raw(b"x" * 64)
-case("fragment", "a first fragment is dropped by name", config=BOTH, packets=[ether(first)], expect=[drop("fragment")])
-case("fragment", "a later fragment is dropped by name", config=BOTH, packets=[ether(later)], expect=[drop("fragment")])
-case("fragment", "an IPv6 fragment is dropped by name", config=BOTH,
-     packets=[ether(IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrFragment(offset=0, m=1, id=7) / UDP(dport=80) / Raw(b"x" * 64)),
-              ether(IPv6(src=CLIENT6, dst=VIP6) / last6)], expect=[drop("fragment"), drop("fragment")])
 atomic = IPv6(src=CLIENT6, dst=VIP6) / IPv6ExtHdrFragment(offset=0, m=0, id=7) / TCP(sport=40000, dport=80, flags="S")
 case("fragment", "an IPv6 fragment header around a whole packet is no fragment", config=BOTH, packets=[ether(atomic)],
      expect=[tx(ipip(atomic, T6[0]), flow="new")])
