@@ -163,6 +163,21 @@ LB_INLINE Pick pick_slot(const Snapshot& snapshot, const abi::Listener& listener
   return picked;
 }
 
+// pick_slot() in the plain case: every part goes by the 5-tuple, whose slot hash `h` is. False: pick_slot() knows.
+LB_INLINE bool pick_slot_plain(const Snapshot& snapshot, const abi::Listener& listener, const Hash128& h, Pick& picked) {
+  if (listener.draining != 0 || listener.total_weight == 0) return false;
+  const std::uint32_t index = listener.group_count == 1 ? listener.groups[0].group : pick_group(listener, h.high);
+  const abi::TargetGroup& group = snapshot.groups()[index];
+  const bool sticky = group.stickiness != abi::Stickiness::five_tuple ||
+                      (listener.group_count != 1 && group_stickiness(snapshot, listener) != abi::Stickiness::five_tuple);
+  if (sticky || group.slot_count == 0 || group.fail_open != 0) return false;
+  picked.group = index;
+  picked.slot = static_cast<std::uint32_t>(fastrange(h.low, group.slot_count));
+  picked.target = abi::kNoIndex;
+  picked.reason = abi::DropReason::none;
+  return true;
+}
+
 // What stands in the slot. Apart, so that a burst can ask for all its slots before it reads the first.
 LB_INLINE std::uint32_t target_in_slot(const Snapshot& snapshot, const Pick& picked) {
   if (picked.reason != abi::DropReason::none) return abi::kNoIndex;

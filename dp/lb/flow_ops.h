@@ -5,6 +5,7 @@
 // word, and needs none.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #if defined(__AVX2__)
@@ -86,6 +87,39 @@ LB_INLINE std::uint32_t match(const abi::FlowLine& line, std::uint64_t fingerpri
   for (std::uint32_t i = 0; i < abi::kFlowsPerLine; ++i) {
     found |= static_cast<std::uint32_t>((line.key[i] ^ fingerprint) <= kTickMask) << i;
   }
+  return found;
+#endif
+}
+
+// Bit i set: entry i, or the empty place, was last seen `ticks` ago or earlier.
+LB_INLINE std::uint32_t idle_in(const abi::FlowLine& line, std::uint64_t tick, std::uint32_t ticks) {
+#if defined(__AVX512F__)
+  const __m512i idle = _mm512_sub_epi64(_mm512_set1_epi64(static_cast<long long>(tick)), _mm512_load_si512(&line));
+  return _mm512_mask_cmpge_epu64_mask(kAllEntries, _mm512_and_si512(idle, _mm512_set1_epi64(kTickMask)),
+                                      _mm512_set1_epi64(ticks));
+#else
+  std::uint32_t found = 0;
+  for (std::uint32_t i = 0; i < abi::kFlowsPerLine; ++i) {
+    found |= static_cast<std::uint32_t>(idle_ticks(line.key[i], tick) >= ticks) << i;
+  }
+  return found;
+#endif
+}
+
+// Bit i set: entry i is unproven (is_unproven()).
+LB_INLINE std::uint32_t unproven_in(const abi::FlowLine& line) {
+  constexpr std::uint32_t kUnproven = 1U << static_cast<unsigned>(FlowState::fresh) |
+                                      1U << static_cast<unsigned>(FlowState::udp_fresh) |
+                                      1U << static_cast<unsigned>(FlowState::short_lived);
+#if defined(__AVX2__)
+  static_assert(offsetof(abi::FlowLine, meta) == 40);  // lanes 2 to 6 of the second half
+  const __m256i half = _mm256_load_si256(reinterpret_cast<const __m256i*>(&line) + 1);
+  const __m256i state = _mm256_and_si256(_mm256_srli_epi32(half, 20), _mm256_set1_epi32(0xf));
+  const __m256i sign = _mm256_slli_epi32(_mm256_srlv_epi32(_mm256_set1_epi32(kUnproven), state), 31);
+  return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(sign))) >> 2 & kAllEntries;
+#else
+  std::uint32_t found = 0;
+  for (std::uint32_t i = 0; i < abi::kFlowsPerLine; ++i) found |= (kUnproven >> (line.meta[i] >> 20 & 0xf) & 1) << i;
   return found;
 #endif
 }
@@ -213,6 +247,67 @@ LB_INLINE FlowSlot best_victim(FlowTableState& table, const Snapshot& snapshot, 
   return best;
 }
 
+// What choose_place() found.
+enum class Room : std::uint8_t {
+  free,      // an empty place
+  unproven,  // the place of an unproven flow
+  none,      // nobody's place may be taken, and the table is too full for a search: the flow goes untracked
+  search,    // insert_crowded() knows
+};
+struct Place {
+  FlowSlot slot;
+  Room room = Room::search;
+};
+
+// Above this many flows a search for room finds nothing and costs sixty cache lines: under a flood, every packet.
+LB_INLINE std::uint64_t crowded_above(const FlowTableState& table) {
+  return table.line_count * abi::kFlowsPerLine * 15 / 16;
+}
+
+// Where a new flow may stand, without a search, in its first line or its second, which may be given as the same. Changes
+// nothing. Of unproven flows those go first that have been idle for a second, and of equals one at random (`hash`): in a
+// flood's tick all are equally old, and the lowest would always be the newest.
+LB_INLINE Place choose_place(const FlowTableState& table, std::uint64_t first, std::uint64_t second, std::uint64_t hash,
+                             std::uint64_t tick) {
+  constexpr std::uint32_t kBoth = 2 * abi::kFlowsPerLine;
+  constexpr std::uint32_t kSettledTicks = 4;
+  abi::FlowLine* lines[2] = {&table.lines[first], &table.lines[second]};
+  const std::uint32_t free = match(*lines[0], 0);
+  if (free != 0) return {{lines[0], lowest_bit(free)}, Room::free};
+  if (first == second) return {};
+  const std::uint32_t free_there = match(*lines[1], 0);
+  if (free_there != 0) return {{lines[1], lowest_bit(free_there)}, Room::free};
+  if ((idle_in(*lines[0], tick, kMinIdleLimitTicks) | idle_in(*lines[1], tick, kMinIdleLimitTicks)) != 0) return {};
+  const std::uint32_t unproven = unproven_in(*lines[0]) | unproven_in(*lines[1]) << abi::kFlowsPerLine;
+  if (unproven == 0) return {{}, table.flows > crowded_above(table) ? Room::none : Room::search};
+  const std::uint32_t settled =
+      unproven & (idle_in(*lines[0], tick, kSettledTicks) | idle_in(*lines[1], tick, kSettledTicks) << abi::kFlowsPerLine);
+  const std::uint32_t choice = settled != 0 ? settled : unproven;
+  const auto turn = static_cast<std::uint32_t>((hash >> 16 & 0xff) * kBoth >> 8);
+  std::uint32_t at = turn + lowest_bit((choice | choice << kBoth) >> turn);
+  at = at < kBoth ? at : at - kBoth;
+  const bool there = at >= abi::kFlowsPerLine;
+  return {{lines[there ? 1 : 0], there ? at - abi::kFlowsPerLine : at}, Room::unproven};
+}
+
+// Puts a new flow in the place of another. The entry never has a meta beside a key that it does not belong to.
+LB_INLINE void replace(FlowTableState& table, const NewFlow& flow, const FlowSlot& slot) {
+  abi::FlowLine& line = *slot.line;
+  const auto at = static_cast<std::uint64_t>(slot.line - table.lines);
+  const bool second = at != flow.first;
+  const std::uint64_t old_key = line.key[slot.index];
+  const std::uint32_t old_meta = line.meta[slot.index];
+  if (second) add_overflow(table, flow.first, 1);
+  begin_write(line);
+  __atomic_store_n(&line.meta[slot.index], 0, __ATOMIC_RELEASE);
+  __atomic_store_n(&line.key[slot.index], flow.fingerprint | flow.tick, __ATOMIC_RELEASE);
+  __atomic_store_n(&line.meta[slot.index], flow.meta | (second ? kSecondLine : 0), __ATOMIC_RELEASE);
+  end_write(line);
+  if ((old_meta & kSecondLine) != 0) add_overflow(table, other_line(at, old_key, table.line_count), ~0U);
+  count_target(table, meta_target(old_meta), ~0U);
+  count_target(table, meta_target(flow.meta), 1);
+}
+
 inline constexpr std::uint32_t kMaxMoves = 2;  // entries moved to make room for one: ten lines, then fifty, are looked at
 
 // A step of the search for room: the entry `index` of `line` would go to its other line, to make room for node `parent`.
@@ -273,8 +368,7 @@ LB_INLINE bool insert_crowded(FlowTableState& table, const Snapshot& snapshot, c
     ++(rank == kRankExpired ? changes.expired : changes.evicted);
     erase(table, slot);
   } else {
-    // A search through a table that is full finds nothing and costs sixty cache lines: under a flood, every packet.
-    if (table.flows > table.line_count * abi::kFlowsPerLine * 15 / 16) return false;
+    if (table.flows > crowded_above(table)) return false;
     slot = make_room(table, lines, changes);
     if (slot.line == nullptr) return false;
   }

@@ -46,6 +46,7 @@ LB_INLINE std::uint8_t begin_run(Work& work, const VipTable& vips, std::uint32_t
   Run& run = work.runs[work.run_count];
   run.vip_hash = hash;
   run.packets = 0;
+  run.new_flows = 0;
   run.bytes = 0;
   prefetch(&vips.cells[hash & vips.mask]);
   return static_cast<std::uint8_t>(work.run_count++);
@@ -225,8 +226,10 @@ void stage_flow(Work& work) {
     if (look_in(work, targets, i, line, fingerprint)) [[likely]]
       continue;
     work.slot[i].line = nullptr;
+    work.second[i] = work.first[i];
     if (line.overflow != 0 || match(line, 0) == 0) {  // it may be there, or have to go there
-      prefetch(&table.lines[other_line(work.first[i], fingerprint, table.line_count)]);
+      work.second[i] = other_line(work.first[i], fingerprint, table.line_count);
+      prefetch(&table.lines[work.second[i]]);
       push(elsewhere, i);
     } else {
       push(work.missed, i);
@@ -235,28 +238,46 @@ void stage_flow(Work& work) {
   for (std::uint32_t n = 0; n < elsewhere.count; ++n) {
     const std::uint32_t i = elsewhere.at[n];
     const std::uint64_t fingerprint = fingerprint_of(work.hash[i]);
-    const std::uint64_t second = other_line(work.first[i], fingerprint, table.line_count);
-    if (!look_in(work, targets, i, table.lines[second], fingerprint)) push(work.missed, i);
+    if (!look_in(work, targets, i, table.lines[work.second[i]], fingerprint)) push(work.missed, i);
   }
 }
 
 // ---- pick: group and slot of packets without an entry
 
 void stage_pick(Work& work) {
+  const std::uint32_t missed = work.missed.count;
+  if (missed == 0) return;
   const Snapshot& snapshot = *work.snapshot;
+  const FlowTableState& table = work.options.flows->state();
   const HashKeys& keys = snapshot.slot_keys();
-  for (std::uint32_t n = 0; n < work.missed.count; ++n) packet_of(work, work.missed.at[n]);
-  for (std::uint32_t n = 0; n < work.missed.count; ++n) {
+  alignas(abi::kCacheLineBytes) std::array<PlainTuple, kBurst> tuples;
+  alignas(abi::kCacheLineBytes) std::array<Hash128, kBurst> hashes;
+  for (std::uint32_t n = 0; n < missed; ++n) tuples[n] = work.tuple[work.missed.at[n]];
+  hash_v4_burst(keys, tuples.data(), hashes.data(), missed);
+  for (std::uint32_t n = 0; n < missed; ++n) {
     const std::uint32_t i = work.missed.at[n];
-    const Pick picked = pick_slot(snapshot, snapshot.listeners()[work.burst->listener[i]], packet_of(work, i).key,
-                                  [&](const net::FlowKey& key) { return flow_hash_fast(keys, key); });
+    const abi::Listener& listener = snapshot.listeners()[work.burst->listener[i]];
+    Pick& picked = work.picked[i];
+    if (work.form[i] == Form::plain && pick_slot_plain(snapshot, listener, hashes[n], picked)) [[likely]] {
+      work.ready |= std::uint64_t{1} << i;
+    } else {
+      picked = pick_slot(snapshot, listener, packet_of(work, i).key,
+                         [&](const net::FlowKey& key) { return flow_hash_fast(keys, key); });
+    }
     if (picked.reason == abi::DropReason::none) prefetch(snapshot.slots(picked.group) + picked.slot);
-    work.picked[i] = picked;
   }
-  for (std::uint32_t n = 0; n < work.missed.count; ++n) {
-    Pick& picked = work.picked[work.missed.at[n]];
+  for (std::uint32_t n = 0; n < missed; ++n) {
+    const std::uint32_t i = work.missed.at[n];
+    Pick& picked = work.picked[i];
     picked.target = target_in_slot(snapshot, picked);
     if (picked.reason == abi::DropReason::none) prefetch(&snapshot.targets()[picked.target]);
+    const Place place = choose_place(table, work.first[i], work.second[i], work.hash[i].high, work.tick);
+    work.place[i] = place;
+    if (place.room != Room::unproven) continue;
+    const std::uint32_t meta = place.slot.line->meta[place.slot.index];
+    if ((meta & kSecondLine) == 0) continue;  // else its first line has to be told
+    prefetch_for_write(&table.lines[other_line(static_cast<std::uint64_t>(place.slot.line - table.lines),
+                                               place.slot.line->key[place.slot.index], table.line_count)]);
   }
 }
 
@@ -325,8 +346,7 @@ LB_INLINE bool insert(Work& work, std::uint32_t i, std::uint32_t target, FlowSta
     ++count(work, abi::Counter::flow_rehashed);
   } else {
     ++count(work, abi::Counter::flow_new);
-    abi::ListenerStats& stats = work.options.listener_stats[work.snapshot->listeners()[burst.listener[i]].counter_index];
-    put(stats.new_flows, stats.new_flows + 1);
+    ++work.runs[work.run[i]].new_flows;
   }
   send_to(work, i, target);
 }
@@ -441,7 +461,7 @@ LB_INLINE const abi::Target* plain_hit(const Work& work, Burst& burst, std::uint
                                        std::span<const abi::Target> targets) {
   const FlowSlot slot = work.slot[i];
   constexpr std::uint8_t kAsked = net::kTcpFin | net::kTcpSyn | net::kTcpRst | net::kTcpAck;
-  if (slot.line == nullptr || (work.tcp_flags[i] & kAsked) != net::kTcpAck) [[unlikely]]
+  if ((work.tcp_flags[i] & kAsked) != net::kTcpAck) [[unlikely]]
     return nullptr;
   const std::uint64_t key = slot.line->key[slot.index];
   const std::uint64_t fresh = work.fresh_key[i];
@@ -459,6 +479,56 @@ LB_INLINE const abi::Target* plain_hit(const Work& work, Burst& burst, std::uint
   if (key != fresh) put(slot.line->key[slot.index], fresh);
   burst.target[i] = id;
   burst.flow[i] = FlowResult::hit;
+  burst.out_port[i] = target.out_port;
+  return &target;
+}
+
+// Enters a flow at the place that the pick stage chose. False: there is none, or it has been taken since.
+LB_INLINE bool enter_plain(Work& work, const Place& place, const NewFlow& flow) {
+  FlowTableState& table = work.options.flows->state();
+  const FlowSlot slot = place.slot;
+  if (place.room == Room::free) {
+    if (slot.line->key[slot.index] != 0) return false;
+    lb::place(table, flow, static_cast<std::uint64_t>(slot.line - table.lines), slot.index);
+  } else {
+    if (place.room != Room::unproven || !is_unproven(meta_state(slot.line->meta[slot.index]))) return false;
+    replace(table, flow, slot);
+    ++count(work, abi::Counter::flow_evicted);
+  }
+  return true;
+}
+
+// The common new flow: a SYN or a UDP packet without an entry, to a target that needs none. Does what serve_without_entry()
+// does. Returns its target, or nullptr: not that common.
+LB_INLINE const abi::Target* plain_new(Work& work, Burst& burst, std::uint32_t i, std::span<const abi::Target> targets) {
+  if ((work.ready >> i & 1) == 0) return nullptr;
+  const bool udp = work.tuple[i].bytes[12] == kUdp;
+  const Pick& picked = work.picked[i];
+  const abi::Target& target = targets[picked.target];
+  if ((!udp && !is_opening(work.tcp_flags[i])) || (target.flags & abi::kTargetResolved) == 0 ||
+      target.mode > abi::ForwardingMode::ipip) {
+    return nullptr;
+  }
+  const FlowTableState& table = work.options.flows->state();
+  const abi::FlowLine& first = table.lines[work.first[i]];
+  const abi::FlowLine& second = table.lines[work.second[i]];
+  const std::uint64_t fingerprint = fingerprint_of(work.hash[i]);
+  // An earlier packet of this burst may have entered the same flow.
+  if (work.inserted && (match(first, fingerprint) | match(second, fingerprint)) != 0) return nullptr;
+  if (first.overflow != 0 && work.first[i] == work.second[i]) return nullptr;
+  const Place place = work.place[i];
+  const FlowState state = udp ? FlowState::udp_fresh : FlowState::fresh;
+  const bool tracked = place.room != Room::none;
+  if (tracked && !enter_plain(work, place, {work.first[i], fingerprint, make_meta(picked.target, state), work.tick})) {
+    return nullptr;
+  }
+  work.inserted = true;
+  ++count(work, tracked ? abi::Counter::flow_new : abi::Counter::flow_untracked);
+  work.runs[work.run[i]].new_flows += tracked;
+  burst.flow[i] = tracked ? FlowResult::fresh : FlowResult::none;
+  burst.group[i] = picked.group;
+  burst.slot[i] = picked.slot;
+  burst.target[i] = picked.target;
   burst.out_port[i] = target.out_port;
   return &target;
 }
@@ -492,12 +562,13 @@ void decide(Work& work) {
   std::uint32_t forwarded = 0;
   for (std::uint32_t n = 0; n < packets; ++n) {
     const std::uint32_t i = work.served.at[n];
-    const abi::Target* target = plain_hit(work, burst, i, targets);
+    const bool known = work.slot[i].line != nullptr;
+    const abi::Target* target = known ? plain_hit(work, burst, i, targets) : plain_new(work, burst, i, targets);
     if (target == nullptr) [[unlikely]] {
       serve_otherwise(work, i);
       continue;
     }
-    ++hits;
+    hits += known;
     if (!kApart && rewrite_plain(work, burst, i, *target, sources)) [[likely]] {
       ++forwarded;
     } else {
@@ -562,6 +633,7 @@ void stage_count(Work& work) {
     abi::ListenerStats& stats = work.options.listener_stats[run.counter_index];
     add(stats.packets, run.packets);
     add(stats.bytes, run.bytes);
+    if (run.new_flows != 0) add(stats.new_flows, run.new_flows);
     listed += run.packets;
   }
   if (listed != work.forwarded) count_dropped(work);
@@ -579,6 +651,7 @@ void begin(Work& work) {
   work.uncommon.count = work.served.count = work.missed.count = work.sent.count = 0;
   work.first_fragments.count = work.rare.count = 0;
   work.run_count = work.forwarded = 0;
+  work.ready = 0;
   work.inserted = false;
   fill(work.form, Form::plain);
   fill(burst.verdict, Verdict::tx);

@@ -46,9 +46,10 @@ LB_INLINE void sweep_lines(Work& work, std::uint32_t lines) {
   const bool look_at_all = work.snapshot->forgets_flows();
   for (std::uint64_t n = lines < table.line_count ? lines : table.line_count; n > 0; --n) {
     abi::FlowLine& line = table.lines[table.sweep_line];
-    for (std::uint32_t i = 0; i < abi::kFlowsPerLine; ++i) {
-      const bool idle = idle_ticks(line.key[i], work.tick) >= kMinIdleLimitTicks;
-      if (line.key[i] != 0 && (idle || look_at_all) && is_due(work, line, i)) erase(table, {&line, i});
+    const std::uint32_t used = kAllEntries & ~match(line, 0);
+    std::uint32_t look = used & (look_at_all ? kAllEntries : idle_in(line, work.tick, kMinIdleLimitTicks));
+    for (; look != 0; look &= look - 1) {
+      if (is_due(work, line, lowest_bit(look))) erase(table, {&line, lowest_bit(look)});
     }
     table.sweep_line = table.sweep_line + 1 == table.line_count ? 0 : table.sweep_line + 1;
   }

@@ -61,6 +61,7 @@ struct Run {
   std::uint32_t group = abi::kNoIndex;   // the listener's first
   std::uint32_t counter_index = 0;
   std::uint32_t packets = 0;  // for the listener's counters
+  std::uint32_t new_flows = 0;
   std::uint64_t bytes = 0;
 };
 inline constexpr std::uint8_t kNoRun = 0xff;  // a packet that needs no listener: it has come to its end
@@ -91,12 +92,13 @@ struct alignas(abi::kCacheLineBytes) Work {
   bool inserted = false;                // an entry has come, moved or gone since the flow stage: look again before inserting
   std::array<std::uint64_t, abi::kCounterCount> counts{};  // flushed to the worker's block at the end of the burst
 
-  Lane uncommon;         // a complete TCP or UDP packet that is not plain, or a first fragment: it is hashed by itself
-  Lane served;           // a complete TCP or UDP packet for a listener, TTL and source in order
-  Lane missed;           // … without an entry when the flow stage looked
-  Lane sent;             // … that goes to a target, and is to be rewritten
-  Lane first_fragments;  // of `uncommon`
-  Lane rare;             // for a VIP, and no packet of a flow by itself: ICMP, fragments that are not the first
+  Lane uncommon;            // a complete TCP or UDP packet that is not plain, or a first fragment: it is hashed by itself
+  Lane served;              // a complete TCP or UDP packet for a listener, TTL and source in order
+  Lane missed;              // … without an entry when the flow stage looked
+  Lane sent;                // … that goes to a target, and is to be rewritten
+  Lane first_fragments;     // of `uncommon`
+  Lane rare;                // for a VIP, and no packet of a flow by itself: ICMP, fragments that are not the first
+  std::uint64_t ready = 0;  // bit i: of `missed`, and picked the plain way: plain_new() may serve it
   std::uint32_t run_count = 0;
   std::uint32_t forwarded = 0;  // packets rewritten for their target
 
@@ -110,7 +112,9 @@ struct alignas(abi::kCacheLineBytes) Work {
   std::array<FlowSlot, kBurst> slot;              // the flow's entry when the flow stage looked
   std::array<const abi::Target*, kBurst> target;  // of `sent`
   std::array<Run, kBurst> runs;
-  std::array<Pick, kBurst> picked;  // of `missed`
+  std::array<std::uint64_t, kBurst> second;  // of `missed`: its other line, or the first if that need not be looked at
+  std::array<Pick, kBurst> picked;           // of `missed`
+  std::array<Place, kBurst> place;           // of `ready`: where the flow may be entered
   std::array<net::ParsedPacket, kBurst> parsed;
 };
 
