@@ -12,7 +12,9 @@
 #include <utility>
 
 #include "cp/config/load.h"
+#include "cp/snapshot/security_table.h"
 #include "dp/lb/dispatch.h"
+#include "dp/lb/guard_security.h"
 #include "dp/net/parse.h"
 #include "replay/capture.h"
 #include "replay/events.h"
@@ -116,6 +118,7 @@ tl::expected<Script, Errors> load_script(const Options& options) {
 struct Glance {
   std::uint32_t worker = 0;
   std::uint16_t destination_port = 0;
+  net::FlowKey key;
 };
 
 Glance look_at(std::span<const std::uint8_t> frame, std::uint32_t workers) {
@@ -123,7 +126,18 @@ Glance look_at(std::span<const std::uint8_t> frame, std::uint32_t workers) {
   const auto length = static_cast<std::uint32_t>(frame.size());
   const net::ParseResult result = net::parse(frame.data(), length, false, packet).result;
   if (result != net::ParseResult::ok && result != net::ParseResult::other_ip) return {};
-  return {rss_worker(rss_hash(packet.key, result == net::ParseResult::ok), workers), packet.key.destination_port};
+  return {rss_worker(rss_hash(packet.key, result == net::ParseResult::ok), workers), packet.key.destination_port,
+          packet.key};
+}
+
+// Which rule of the listener's security group denied the flow.
+std::string refusal(const Snapshot& snapshot, std::uint32_t listener, const net::FlowKey& key) {
+  const abi::Listener& guarded = snapshot.listeners()[listener];
+  const SecurityAnswer answer = ask_security(snapshot, guarded, key);
+  const SecurityView& tables = snapshot.security();
+  return std::string(tables.name(tables.groups[guarded.security_group].name)) + ": " +
+         (answer.rule == abi::kNoIndex ? "no rule speaks of this client, default deny"
+                                       : cp::rule_text(tables.rules[answer.rule]));
 }
 
 class Replay {
@@ -249,6 +263,7 @@ class Replay {
     line["out_len"] = nullptr;
     if (outcome.out_length != 0) line["out_len"] = outcome.out_length;
     line["out"] = output_.frames();
+    if (outcome.reason == abi::DropReason::security_group) line["rule"] = refusal(snapshot, outcome.listener, glance.key);
     return line;
   }
 

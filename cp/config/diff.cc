@@ -57,6 +57,17 @@ class Differ {
     });
   }
 
+  void security_groups(const std::vector<SecurityGroup>& from, const std::vector<SecurityGroup>& to) {
+    const auto name = [](const SecurityGroup& group) { return group.name; };
+    lists("security-group", from, to, name, [this](const SecurityGroup* old_group, const SecurityGroup* new_group) {
+      const std::vector<SecurityRule> none;
+      lists(
+          "security-rule " + (new_group != nullptr ? new_group : old_group)->name,
+          old_group != nullptr ? old_group->rules : none, new_group != nullptr ? new_group->rules : none,
+          [](const SecurityRule& rule) { return format_scope(rule); }, [](const void*, const void*) {});
+    });
+  }
+
   std::vector<Change> take() { return std::move(changes_); }
 
  private:
@@ -73,6 +84,7 @@ std::vector<Change> diff(const Config& from, const Config& to) {
   differ.lists("vip", from.vips, to.vips, name, nothing_inside);
   differ.lists("listener", from.listeners, to.listeners, name, nothing_inside);
   differ.groups(from.groups, to.groups);
+  if (from.security_groups != to.security_groups) differ.security_groups(from.security_groups, to.security_groups);
   differ.lists(
       "static-neighbour", from.static_neighbours, to.static_neighbours,
       [](const StaticNeighbour& neighbour) { return format_address(neighbour.address); }, nothing_inside);

@@ -59,7 +59,8 @@ Fields fields_of(const Listener& listener) {
   return {{"vip", listener.vip},
           {"protocol", std::string(to_string(listener.protocol))},
           {"port", format_port_range({listener.first_port, listener.last_port})},
-          {"target_groups", format_shares(listener.groups)}};
+          {"target_groups", format_shares(listener.groups)},
+          {"security_group", listener.security_group}};
 }
 
 Fields fields_of(const TargetGroup& group) {
@@ -100,6 +101,20 @@ Fields fields_of(const Target& target) {
 
 Fields fields_of(const StaticNeighbour& neighbour) {
   return {{"mac", format_mac(neighbour.mac)}, {"interface", neighbour.interface}};
+}
+
+Fields fields_of(const SecurityGroup& group) {
+  return {{"default", group.allow_by_default ? "allow" : "deny"}};
+}
+
+Fields fields_of(const SecurityRule& rule) {
+  return {{"action", rule.allow ? "allow" : "deny"}};
+}
+
+std::string format_scope(const SecurityRule& rule) {
+  const std::string protocol = rule.protocol == ListenerProtocol::tcp_udp ? "any" : std::string(to_string(rule.protocol));
+  return (rule.any_source ? "any" : format_prefix(rule.source)) + " " + protocol + " " +
+         format_port_range({rule.first_port, rule.last_port});
 }
 
 Fields global_fields_of(const Config& config) {

@@ -18,6 +18,9 @@ Fields fields_of(const Listener& listener);
 Fields fields_of(const TargetGroup& group);
 Fields fields_of(const Target& target);              // weight
 Fields fields_of(const StaticNeighbour& neighbour);  // mac, interface
+Fields fields_of(const SecurityGroup& group);        // default
+Fields fields_of(const SecurityRule& rule);          // action
+std::string format_scope(const SecurityRule& rule);  // whom a rule is about: 203.0.113.0/24 TCP 80-443
 Fields global_fields_of(const Config& config);       // seed, tunnel_source
 
 // blue:1,green:3

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "cp/config/fields.h"
+#include "cp/config/values.h"
 
 namespace lb::cp {
 namespace {
@@ -94,11 +95,26 @@ std::string render(const TargetGroup& group) {
   return text;
 }
 
+std::string render(const SecurityGroup& group) {
+  std::string text = named(group.name, fields_of(group));
+  if (!group.rules.empty()) text += "rules:\n";
+  for (const SecurityRule& rule : group.rules) {
+    text += std::string("  - {action: ") + (rule.allow ? "allow" : "deny") +
+            ", source: " + scalar(rule.any_source ? "any" : format_prefix(rule.source));
+    if (rule.protocol != ListenerProtocol::tcp_udp) text += ", protocol: " + std::string(to_string(rule.protocol));
+    const PortRange ports{rule.first_port, rule.last_port};
+    if (ports != kAnyPort) text += ", port: " + scalar(format_port_range(ports));
+    text += "}\n";
+  }
+  return text;
+}
+
 std::string render(const Config& config) {
   std::string text = "version: 1\n" + map_of(global_fields_of(config));
   add_list(text, "vips", config.vips);
   add_list(text, "listeners", config.listeners);
   add_list(text, "target_groups", config.groups);
+  add_list(text, "security_groups", config.security_groups);
   add_list(text, "static_neighbours", config.static_neighbours);
   return text;
 }

@@ -7,6 +7,7 @@
 
 namespace lb::cp {
 
+std::string render(const SecurityGroup& group);
 std::string render(const Config& config);
 // One object as a map, as it would stand in the file's list, not indented.
 std::string render(const Vip& vip);

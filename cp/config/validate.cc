@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "cp/config/validate_group.h"
+#include "cp/config/validate_security.h"
 #include "cp/config/values.h"
 #include "proto/config.pb.h"
 
@@ -33,6 +34,7 @@ class Validator {
     tunnel_sources();
     neighbours();
     hygiene();
+    security_groups();
     return std::move(result_);
   }
 
@@ -284,6 +286,23 @@ class Validator {
     };
     result_.tunnel_source_v4 = source(file_.tunnel_source().ipv4(), true, "tunnel_source.ipv4");
     result_.tunnel_source_v6 = source(file_.tunnel_source().ipv6(), false, "tunnel_source.ipv6");
+  }
+
+  void security_groups() {
+    std::unordered_map<std::string, int> names;
+    for (int i = 0; i < file_.security_groups_size(); ++i) {
+      const config::SecurityGroup& from = file_.security_groups(i);
+      const std::string path = element("security_groups", i);
+      name(path, from.name(), names, i);
+      result_.security_groups.push_back(validate_security_group(from, path, judge_));
+    }
+    for (int i = 0; i < file_.listeners_size(); ++i) {
+      const std::string& group = file_.listeners(i).security_group();
+      if (group.empty()) continue;
+      if (!names.contains(group))
+        violation(element("listeners", i) + ".security_group", "there is no security group '" + group + "'");
+      result_.listeners[static_cast<std::size_t>(i)].security_group = group;
+    }
   }
 
   void hygiene() {

@@ -236,6 +236,7 @@ Json to_json(const ListenerRecord& listener) {
           {"first_port", listener.config.first_port},
           {"last_port", listener.config.last_port},
           {"groups", std::move(groups)},
+          {"security_group", listener.config.security_group},
           {"former", std::move(former)},
           {"counter_index", listener.counter_index},
           {"draining", listener.draining},
@@ -252,6 +253,7 @@ ListenerRecord listener_of(const Json& json) {
   read(json, "last_port", listener.config.last_port);
   for (const Json& share : json.at("groups")) listener.config.groups.push_back({share.at(0), share.at(1)});
   for (const Json& group : json.at("former")) listener.former.push_back({group.at(0), group.at(1)});
+  read(json, "security_group", listener.config.security_group);
   read(json, "counter_index", listener.counter_index);
   read(json, "draining", listener.draining);
   read(json, "drain_ends", listener.drain_ends_unix_ms);

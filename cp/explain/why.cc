@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "cp/model/model.h"
+#include "cp/snapshot/security_table.h"
 #include "dp/abi/counters.h"
 #include "dp/lb/explain_flow.h"
 #include "dp/lb/forward_ops.h"
@@ -123,6 +124,7 @@ class Explainer {
   void write_steps() {
     write_listener_step();
     if (decision_.listener == abi::kNoIndex) return;
+    write_security_step();
     write_flow_steps();
     write_slot_steps();
     write_target_steps();
@@ -149,6 +151,22 @@ class Explainer {
     }
     if (listener.draining != 0) text += ", draining: it serves its tracked flows only";
     step("listener lookup", text);
+  }
+
+  // Which rule spoke: "office: rule 17, deny 203.0.113.0/24 TCP 80-443".
+  std::string security_text() const {
+    const abi::Listener& listener = snapshot_.listeners()[decision_.listener];
+    const SecurityView& tables = snapshot_.security();
+    const abi::SecurityGroup& group = tables.groups[listener.security_group];
+    const std::string of_group = "security group " + std::string(tables.name(group.name)) + ": ";
+    if (decision_.security_rule == abi::kNoIndex)
+      return of_group + "no rule speaks of this client, default " + (group.allow_by_default != 0 ? "allow" : "deny");
+    return of_group + rule_text(tables.rules[decision_.security_rule]);
+  }
+
+  void write_security_step() {
+    if (snapshot_.listeners()[decision_.listener].security_group == abi::kNoIndex || !decision_.security_asked) return;
+    step("security group", security_text());
   }
 
   void write_flow_steps() {
@@ -242,7 +260,7 @@ class Explainer {
     if (decision_.verdict == Verdict::punt) return "The destination is no VIP: the packet is the kernel's.";
     if (decision_.verdict != Verdict::tx) {
       return (held.empty() ? "" : held + ". ") + "The next packet is dropped as " + answer_.reason + ": " +
-             std::string(help(decision_.reason)) + "." + state_sentence();
+             std::string(help(decision_.reason)) + rule_of_refusal() + "." + state_sentence();
     }
     const std::string group = decision_.group == abi::kNoIndex ? "" : group_name(decision_.group);
     if (answer_.pinned_elsewhere)
@@ -253,6 +271,10 @@ class Explainer {
             group + ", which belongs to " + label(answer_.target) + ".";
     if (decision_.flow == FlowResult::none) text += " It gets no entry in the flow table.";
     return text + fail_open_sentence();
+  }
+
+  std::string rule_of_refusal() const {
+    return decision_.reason == abi::DropReason::security_group ? " (" + security_text() + ")" : "";
   }
 
   // What is wrong with the target of the entry.

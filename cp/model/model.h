@@ -47,6 +47,7 @@ struct Listener {
   std::uint16_t first_port = 0;  // host order, inclusive; any is 0-65535
   std::uint16_t last_port = 0;
   std::vector<WeightedGroup> groups;
+  std::string security_group;  // empty: none
   bool operator==(const Listener&) const = default;
 };
 
@@ -109,6 +110,25 @@ struct StaticNeighbour {
   bool operator==(const StaticNeighbour&) const = default;
 };
 
+// Who may open flows. Of the rules whose prefix holds the client, that of the longest prefix decides that names protocol and
+// port; among equals the narrower port range, then one protocol before both, then deny, then the one written first.
+struct SecurityRule {
+  bool allow = false;
+  bool any_source = false;  // both families; source is empty then
+  AddressPrefix source{{}, 0};
+  ListenerProtocol protocol = ListenerProtocol::tcp_udp;
+  std::uint16_t first_port = 0;  // destination port, inclusive
+  std::uint16_t last_port = 65535;
+  bool operator==(const SecurityRule&) const = default;
+};
+
+struct SecurityGroup {
+  std::string name;
+  bool allow_by_default = false;
+  std::vector<SecurityRule> rules;
+  bool operator==(const SecurityGroup&) const = default;
+};
+
 // What is refused of every packet for a VIP.
 struct PacketHygiene {
   bool martians = true;
@@ -130,6 +150,7 @@ struct Config {
   std::optional<AddressPrefix> tunnel_source_v6;
   std::vector<StaticNeighbour> static_neighbours;
   PacketHygiene hygiene;
+  std::vector<SecurityGroup> security_groups;
   bool operator==(const Config&) const = default;
 };
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cp/snapshot/maglev.h"
+#include "cp/snapshot/security_store.h"
 #include "cp/snapshot/segment_bytes.h"
 #include "cp/snapshot/table_store.h"
 #include "cp/snapshot/vip_cells.h"
@@ -32,7 +33,8 @@ class Assembly {
 
   std::vector<TableRecipe> take_recipes() { return std::move(recipes_); }
 
-  std::vector<std::byte> root(const TableStore::Result& tables) {
+  // `security`: the segment of security groups, nullptr where there is none.
+  std::vector<std::byte> root(const TableStore::Result& tables, const SegmentMemory* security) {
     for (std::size_t i = 0; i < tables.places.size(); ++i) {
       abi::TargetGroup& group = groups_[group_of_recipe_[i]];
       group.segment = tables.places[i].segment;
@@ -43,6 +45,10 @@ class Assembly {
     for (const auto& memory : tables.segments) {
       const auto& header = *reinterpret_cast<const abi::SegmentHeader*>(memory->bytes().data());
       segments.push_back({memory->id(), memory->bytes().size(), header.checksum, 0});
+    }
+    if (security != nullptr) {
+      const auto& header = *reinterpret_cast<const abi::SegmentHeader*>(security->bytes().data());
+      segments.push_back({security->id(), security->bytes().size(), header.checksum, 0});
     }
     const VipCells cells = make_vip_cells(vips_, listeners_);
 
@@ -64,6 +70,10 @@ class Assembly {
     root.tunnel_source_v4 = tunnel_source(input_.tunnel_source_v4);
     root.tunnel_source_v6 = tunnel_source(input_.tunnel_source_v6);
     root.hygiene = hygiene(input_.hygiene);
+    if (security != nullptr) {
+      root.security_segment = static_cast<std::uint32_t>(segments.size() - 1);
+      root.security_epoch = security_epoch(segments.back().checksum);
+    }
     return bytes.finish(root);
   }
 
@@ -77,6 +87,18 @@ class Assembly {
   static abi::TunnelSource tunnel_source(const std::optional<AddressPrefix>& prefix) {
     if (!prefix) return {};
     return {prefix->address, prefix->length, 1, {}};
+  }
+
+  // Of all rules and of who has which group; draining listeners take no new flows, so that their end is no change.
+  std::uint64_t security_epoch(std::uint64_t rules) const {
+    std::uint64_t hash = rules;
+    for (const abi::Listener& listener : listeners_) {
+      if (listener.draining != 0 || listener.security_group == abi::kNoIndex) continue;
+      hash = (hash ^ listener.counter_index) * 0x9e3779b97f4a7c15ULL;
+      hash = ((hash ^ hash >> 32) ^ listener.security_group) * 0xd6e8feb86659fd93ULL;
+      hash ^= hash >> 29;
+    }
+    return hash | 1;
   }
 
   static std::uint32_t hygiene(const PacketHygiene& wanted) {
@@ -266,6 +288,14 @@ class Assembly {
     listener.group_count = static_cast<std::uint16_t>(config.groups.size());
     listener.counter_index = counter_index;
     listener.name = name(config.name);
+    if (!config.security_group.empty()) {
+      const auto group = std::ranges::find(input_.security_groups, config.security_group, &SecurityGroup::name);
+      if (group != input_.security_groups.end()) {
+        listener.security_group = static_cast<std::uint32_t>(group - input_.security_groups.begin());
+      } else if (!input.draining) {  // a removed listener may outlive its security group
+        return refuse_listener("there is no security group " + config.security_group);
+      }
+    }
     for (std::size_t i = 0; i < config.groups.size(); ++i) {
       const auto group = group_index_.find(config.groups[i].name);
       if (group == group_index_.end()) return refuse_listener("there is no target group " + config.groups[i].name);
@@ -294,6 +324,7 @@ class Assembly {
 
 struct Compiler::Impl {
   TableStore tables;
+  SecurityStore security;
 };
 
 Compiler::Compiler() : impl_(std::make_unique<Impl>()) {}
@@ -304,8 +335,11 @@ tl::expected<CompiledSnapshot, std::string> Compiler::compile(const SnapshotInpu
   if (auto ok = assembly.collect(); !ok) return tl::unexpected(ok.error());
   auto tables = impl_->tables.update(assembly.take_recipes(), input.fleet_seed, input.generation.epoch);
   if (!tables) return tl::unexpected(tables.error());
-  auto root = seal(assembly.root(*tables), 0);
+  auto security = impl_->security.update(input.security_groups, input.generation.epoch);
+  if (!security) return tl::unexpected(security.error());
+  auto root = seal(assembly.root(*tables, security->get()), 0);
   if (!root) return tl::unexpected(root.error());
+  if (*security != nullptr) tables->segments.push_back(*security);
   return CompiledSnapshot{input.generation, std::move(*root), std::move(tables->segments), tables->tables_built};
 }
 

@@ -55,6 +55,7 @@ struct SnapshotInput {
   std::optional<AddressPrefix> tunnel_source_v4;
   std::optional<AddressPrefix> tunnel_source_v6;
   PacketHygiene hygiene;
+  std::vector<SecurityGroup> security_groups;
 };
 
 // Immutable bytes of one segment. Sealed memfd where `fd` ≥ 0; owned.

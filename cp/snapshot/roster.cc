@@ -430,6 +430,7 @@ void Roster::rebuild_listeners() {
   input_.fleet_seed = config_.seed;
   input_.vips = config_.vips;
   input_.hygiene = config_.hygiene;
+  if (input_.security_groups != config_.security_groups) input_.security_groups = config_.security_groups;
   input_.tunnel_source_v4 = config_.tunnel_source_v4 ? config_.tunnel_source_v4 : default_tunnel_source_v4_;
   input_.tunnel_source_v6 = config_.tunnel_source_v6 ? config_.tunnel_source_v6 : default_tunnel_source_v6_;
   input_.listeners.clear();

@@ -58,6 +58,7 @@ namespace lb::abi {
   X(source_route, "IPv4 source route option, or IPv6 routing header with segments left")     \
   X(bad_tcp_flags, "TCP flags no client sends: SYN with FIN or RST, none, Xmas")             \
   X(tiny_fragment, "fragment so small that it hides ports or TCP flags")                     \
+  X(security_group, "denied by the security group of the listener")                          \
   X(bad_l4_checksum, "TCP or UDP checksum is wrong")                                         \
   X(no_listener, "destination is a VIP, but no listener takes this protocol and port")       \
   X(listener_draining, "listener was removed; only its tracked flows are served")            \

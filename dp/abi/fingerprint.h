@@ -9,6 +9,7 @@
 #include "dp/abi/control.h"
 #include "dp/abi/counters.h"
 #include "dp/abi/region.h"
+#include "dp/abi/security.h"
 #include "dp/abi/snapshot.h"
 #include "dp/abi/types.h"
 
@@ -41,7 +42,8 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = mix_all(h, offsetof(Root, generation), offsetof(Root, fleet_seed), offsetof(Root, segments), offsetof(Root, vip_table),
               offsetof(Root, vips), offsetof(Root, range_listeners), offsetof(Root, listeners), offsetof(Root, groups),
               offsetof(Root, group_targets), offsetof(Root, targets), offsetof(Root, ports), offsetof(Root, names),
-              offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6), offsetof(Root, hygiene));
+              offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6), offsetof(Root, hygiene),
+              offsetof(Root, security_segment), offsetof(Root, security_epoch));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
@@ -54,6 +56,18 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Listener, draining), offsetof(Listener, group_count), offsetof(Listener, total_weight),
               offsetof(Listener, counter_index), offsetof(Listener, name), offsetof(Listener, groups),
               offsetof(ListenerGroup, cumulative_weight));
+  h = mix_all(h, offsetof(Listener, security_group));
+  h = size_align<SecurityRoot>(h);
+  h = mix_all(h, offsetof(SecurityRoot, groups), offsetof(SecurityRoot, nodes), offsetof(SecurityRoot, leaves),
+              offsetof(SecurityRoot, rules), offsetof(SecurityRoot, names));
+  h = size_align<SecurityGroup>(h);
+  h = mix_all(h, offsetof(SecurityGroup, root_v6), offsetof(SecurityGroup, name), offsetof(SecurityGroup, allow_by_default));
+  h = size_align<PrefixNode>(h);
+  h = mix_all(h, offsetof(PrefixNode, leaves), offsetof(PrefixNode, first_child), offsetof(PrefixNode, first_leaf));
+  h = size_align<SecurityRule>(h);
+  h = mix_all(h, offsetof(SecurityRule, first_port), offsetof(SecurityRule, prefix_length),
+              offsetof(SecurityRule, any_source), offsetof(SecurityRule, protocols), offsetof(SecurityRule, allow),
+              offsetof(SecurityRule, number), offsetof(SecurityRule, next));
   h = size_align<TargetGroup>(h);
   h = mix_all(h, offsetof(TargetGroup, slot_count), offsetof(TargetGroup, slots_offset), offsetof(TargetGroup, first_target),
               offsetof(TargetGroup, target_count), offsetof(TargetGroup, table_hash), offsetof(TargetGroup, name),

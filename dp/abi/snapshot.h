@@ -38,7 +38,7 @@ inline constexpr std::uint32_t kMaxTargetsPerGroup = 65535;  // slots are 16 bit
 inline constexpr std::uint64_t kMaxSegmentBytes = 1ULL << 32;
 inline constexpr std::uint32_t kNoIndex = 0xffffffff;
 
-enum class SegmentKind : std::uint32_t { root = 1, groups = 2 };
+enum class SegmentKind : std::uint32_t { root = 1, groups = 2, security = 3 };
 
 // First 64 bytes of every segment.
 struct alignas(kCacheLineBytes) SegmentHeader {
@@ -137,7 +137,7 @@ struct alignas(kCacheLineBytes) Listener {
   std::uint32_t total_weight = 0;   // sum of the groups' weights; 0: no new flows
   std::uint32_t counter_index = 0;  // dense, stable while the listener lives; < kMaxListeners
   Name name;
-  std::uint32_t reserved = 0;
+  std::uint32_t security_group = kNoIndex;           // into the security segment's groups (dp/abi/security.h)
   ListenerGroup groups[kMaxGroupsPerListener] = {};  // the first four share the first cache line
   std::uint32_t reserved2[8] = {};
 };
@@ -234,8 +234,10 @@ struct Root {
   Table names;            // char
   TunnelSource tunnel_source_v4;
   TunnelSource tunnel_source_v6;
-  std::uint32_t hygiene = kHygieneDefault;  // Hygiene
-  std::uint32_t reserved = 0;
+  std::uint32_t hygiene = kHygieneDefault;    // Hygiene
+  std::uint32_t security_segment = kNoIndex;  // into segments; kNoIndex: no listener has a security group
+  // A hash of all rules and of who has which group: another one means that tracked flows are to be asked again.
+  std::uint64_t security_epoch = 0;
   std::uint64_t vip_prefix_lengths[3] = {};  // bit L of these 192: there is a VIP with prefix_length L < 128
 };
 static_assert(std::is_trivially_copyable_v<Root> && std::is_standard_layout_v<Root>);

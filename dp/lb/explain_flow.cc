@@ -3,6 +3,7 @@
 #include "dp/lb/decide.h"
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/guard_hygiene.h"
+#include "dp/lb/guard_security.h"
 #include "dp/lb/vip_table.h"
 
 namespace lb {
@@ -61,6 +62,14 @@ FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std
     return decision;
   }
   const abi::Listener& listener = snapshot.listeners()[index];
+  // A tracked flow has been asked by the present rules, or will be by its next packet.
+  const SecurityAnswer answer = ask_security(snapshot, listener, key);
+  decision.security_asked = true;
+  decision.security_rule = answer.rule;
+  if (!answer.allowed) {
+    set_drop(decision, abi::DropReason::security_group);
+    return decision;
+  }
   const Pick picked =
       pick(snapshot, listener, key, [&](const net::FlowKey& part) { return flow_hash(snapshot.slot_keys(), part); });
   decision.slot_group = picked.group;

@@ -24,6 +24,8 @@ struct FlowDecision {
   std::uint32_t slot_group = abi::kNoIndex;  // what a new flow with this key would get now, whatever the entry says
   std::uint32_t slot = abi::kNoIndex;
   std::uint32_t slot_target = abi::kNoIndex;
+  bool security_asked = false;                     // the listener's security group, if it has one
+  std::uint32_t security_rule = abi::kNoIndex;     // of snapshot.security().rules, the one that allowed or denied
   std::optional<abi::IpAddress> outer_source;      // tx in a tunnel mode, if a secret was given: source of the outer header
   std::optional<std::uint16_t> outer_source_port;  // … and of its UDP header
 };

@@ -8,6 +8,7 @@
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/guard_hygiene.h"
+#include "dp/lb/guard_security.h"
 #include "dp/lb/outer_fragments.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/sweep_ops.h"
@@ -372,6 +373,11 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   const std::uint32_t id = meta_target(meta);
   const FlowState state = meta_state(meta);
   const std::uint32_t idle = idle_ticks(slot.line->key[slot.index], work.tick);
+  if (idle >= work.unasked_ticks && refuse_by_security(work, i)) [[unlikely]] {
+    erase(work.options.flows->state(), slot);
+    work.inserted = true;
+    return;
+  }
   Judgement judgement = judge(snapshot, snapshot.listeners()[work.burst->listener[i]], id, state, idle, work.tcp_flags[i]);
   if (judgement.fate == Fate::late && is_alive_elsewhere(work, work.hash[i])) {  // it has been on another queue meanwhile
     judgement = {Fate::forward, state_after(state, work.tcp_flags[i])};
@@ -433,6 +439,8 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   }
   if (has_odd_flags(work.tcp_flags[i]) && drop_bad_flags(work, i)) [[unlikely]]
     return;
+  const bool guarded = work.snapshot->listeners()[work.burst->listener[i]].security_group != abi::kNoIndex;
+  if (guarded && refuse_by_security(work, i)) return;
   const net::ParsedPacket& packet = packet_of(work, i);
   const bool udp = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
   const bool under_way = udp ? is_first_fragment(work, i) : !is_opening(packet.tcp_flags);
@@ -467,7 +475,7 @@ LB_INLINE const abi::Target* plain_hit(const Work& work, Burst& burst, std::uint
   const std::uint64_t fresh = work.fresh_key[i];
   if ((key ^ fresh) > kTickMask) [[unlikely]]
     return nullptr;
-  if (key != fresh && idle_ticks(key, fresh) >= kMinIdleLimitTicks) [[unlikely]]
+  if (idle_ticks(key, fresh) >= work.plain_ticks) [[unlikely]]
     return nullptr;
   const std::uint32_t meta = slot.line->meta[slot.index];
   const std::uint32_t id = meta_target(meta);

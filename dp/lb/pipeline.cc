@@ -9,6 +9,21 @@
 namespace lb {
 namespace {
 
+// When rules have changed, every tracked flow is asked again by its next packet: those whose last packet is older.
+void note_security(Work& work, std::uint64_t tick) {
+  const std::uint64_t epoch = work.snapshot->root().security_epoch;
+  constexpr std::uint64_t kNever = std::uint64_t{1} << 16;  // no entry is idle for that long
+  if (epoch != work.security_epoch) {
+    work.security_epoch = epoch;
+    work.security_since_tick = tick;
+    work.security_changed = true;
+  }
+  const std::uint64_t since = work.security_changed ? tick - work.security_since_tick : kNever;
+  if (since >= kNever) work.security_changed = false;
+  work.unasked_ticks = static_cast<std::uint32_t>(since < kNever ? since : kNever);
+  work.plain_ticks = work.unasked_ticks < kMinIdleLimitTicks ? work.unasked_ticks : kMinIdleLimitTicks;
+}
+
 // lb-dp has reported a wrong LB_MARCH by now (chosen_kernel()); whoever has not looked gets the best there is.
 const Kernel& kernel_or_best() {
   const auto& chosen = chosen_kernel();
@@ -31,8 +46,10 @@ void Pipeline::process(const Snapshot& snapshot, Burst& burst, std::uint64_t now
   work_->snapshot = &snapshot;
   work_->burst = &burst;
   work_->now_ns = now_ns;
-  work_->tick = now_ns / kTickNs & kTickMask;
+  const std::uint64_t tick = now_ns / kTickNs;
+  work_->tick = tick & kTickMask;
   work_->peer_looks = kPeerLooksPerBurst;
+  note_security(*work_, tick);
   kernel_->process(*work_);
 }
 

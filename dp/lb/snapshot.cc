@@ -7,6 +7,8 @@
 
 #include "dp/abi/fingerprint.h"
 #include "dp/base/segment_checksum.h"
+#include "dp/lb/snapshot_checks.h"
+#include "dp/lb/snapshot_security.h"
 
 namespace lb {
 namespace {
@@ -15,23 +17,6 @@ namespace {
 constexpr std::uint32_t kMinIdleTimeoutS = 10;
 constexpr std::uint32_t kMaxIdleTimeoutS = 7200;
 constexpr std::uint16_t kMinMtuBytes = 68;  // RFC 791
-
-using Check = tl::expected<void, SnapshotError>;
-
-[[gnu::format(printf, 2, 3)]] tl::unexpected<SnapshotError> refuse(abi::Refusal refusal, const char* format, ...) {
-  char text[200];
-  va_list arguments;
-  va_start(arguments, format);
-  std::vsnprintf(text, sizeof text, format, arguments);
-  va_end(arguments);
-  return tl::unexpected(SnapshotError{refusal, text});
-}
-
-unsigned long long print(std::uint64_t value) {
-  return value;
-}
-
-constexpr abi::Refusal kBounds = abi::Refusal::bounds;
 
 // Magic, version, kind, fingerprint, size and alignment; the checksum apart, since it reads every byte.
 Check check_header(std::span<const std::byte> bytes, abi::SegmentKind kind, const char* what) {
@@ -72,20 +57,6 @@ Check check_checksum(std::span<const std::byte> bytes, const char* what) {
   return refuse(abi::Refusal::checksum, "%s: checksum %016llx, bytes give %016llx", what, print(want), print(have));
 }
 
-// The part of `bytes` that `table` names, as elements of T.
-template <typename T>
-tl::expected<std::span<const T>, SnapshotError> table_of(std::span<const std::byte> bytes, const abi::Table& table,
-                                                         std::uint64_t most, const char* what) {
-  if (table.count > most) return refuse(kBounds, "%s: %u elements, at most %llu", what, table.count, print(most));
-  if (table.offset % abi::kCacheLineBytes != 0)
-    return refuse(kBounds, "%s: offset %llu not aligned", what, print(table.offset));
-  if (table.offset > bytes.size() || std::uint64_t{table.count} * sizeof(T) > bytes.size() - table.offset) {
-    return refuse(kBounds, "%s: offset %llu with %u elements of %zu bytes leaves the root of %llu bytes", what,
-                  print(table.offset), table.count, sizeof(T), print(bytes.size()));
-  }
-  return std::span<const T>(reinterpret_cast<const T*>(bytes.data() + table.offset), table.count);
-}
-
 std::uint16_t largest_of(std::span<const std::uint16_t> slots) {
   std::uint16_t largest = 0;
   for (const std::uint16_t slot : slots) largest = std::max(largest, slot);
@@ -113,7 +84,8 @@ class SnapshotVerifier {
                              .and_then([&] { return ports_and_sources(); })
                              .and_then([&] { return targets(); })
                              .and_then([&] { return groups(); })
-                             .and_then([&] { return segments_and_slots(segments); });
+                             .and_then([&] { return segments_and_slots(segments); })
+                             .and_then([&] { return security_groups(); });
     if (!checks) return tl::unexpected(checks.error());
     out_->slot_keys_ = make_hash_keys(root_->fleet_seed);
     return out_;
@@ -407,7 +379,10 @@ class SnapshotVerifier {
     std::vector<SegmentBytes*> found(segments_.size());
     for (std::size_t i = 0; i < segments_.size(); ++i) {
       found[i] = resolve(segments_[i].segment_id);
-      if (auto ok = segment(segments_[i], found[i]); !ok) return ok;
+      const bool security = i == root_->security_segment;
+      if (auto ok = segment(segments_[i], found[i], security ? abi::SegmentKind::security : abi::SegmentKind::groups); !ok)
+        return ok;
+      if (security) security_ = found[i];
       out_->owners_.push_back(found[i]->owner);
     }
     out_->slots_.resize(out_->groups_.size(), nullptr);
@@ -417,18 +392,17 @@ class SnapshotVerifier {
     return {};
   }
 
-  [[nodiscard]] static Check segment(const abi::SegmentEntry& entry, SegmentBytes* segment) {
+  [[nodiscard]] static Check segment(const abi::SegmentEntry& entry, SegmentBytes* segment, abi::SegmentKind kind) {
     char what[48];
     std::snprintf(what, sizeof what, "segment %llu", print(entry.segment_id));
     if (segment == nullptr) return refuse(abi::Refusal::missing_segment, "%s was not sent", what);
     if (!segment->verified) {
-      auto ok = check_header(segment->bytes, abi::SegmentKind::groups, what).and_then([&] {
-        return check_checksum(segment->bytes, what);
-      });
+      auto ok = check_header(segment->bytes, kind, what).and_then([&] { return check_checksum(segment->bytes, what); });
       if (!ok) return ok;
       segment->verified = true;
     }
     const auto& header = *reinterpret_cast<const abi::SegmentHeader*>(segment->bytes.data());
+    if (header.kind != kind) return refuse(kBounds, "%s: kind %u", what, static_cast<unsigned>(header.kind));
     if (header.segment_id != entry.segment_id) {
       return refuse(kBounds, "%s: its header says segment %llu", what, print(header.segment_id));
     }
@@ -442,6 +416,7 @@ class SnapshotVerifier {
     if (group.slot_count == 0) return {};
     if (group.target_count == 0) return refuse(kBounds, "groups[%zu]: slots without targets", index);
     if (group.segment >= segments.size()) return refuse(kBounds, "groups[%zu]: segment %u", index, group.segment);
+    if (group.segment == root_->security_segment) return refuse(kBounds, "groups[%zu]: slots among security groups", index);
     SegmentBytes& segment = *segments[group.segment];
     if (group.slots_offset % abi::kCacheLineBytes != 0 || group.slots_offset > segment.bytes.size() ||
         std::uint64_t{group.slot_count} * sizeof(std::uint16_t) > segment.bytes.size() - group.slots_offset) {
@@ -460,6 +435,26 @@ class SnapshotVerifier {
     return {};
   }
 
+  Check security_groups() {
+    if (root_->security_segment == abi::kNoIndex) {
+      for (std::size_t i = 0; i < out_->listeners_.size(); ++i) {
+        if (out_->listeners_[i].security_group != abi::kNoIndex)
+          return refuse(kBounds, "listeners[%zu]: security group %u of none", i, out_->listeners_[i].security_group);
+      }
+      return {};
+    }
+    if (security_ == nullptr) return refuse(kBounds, "security_segment %u", root_->security_segment);
+    auto view = verify_security(*security_);
+    if (!view) return tl::unexpected(view.error());
+    out_->security_ = *view;
+    for (std::size_t i = 0; i < out_->listeners_.size(); ++i) {
+      const std::uint32_t group = out_->listeners_[i].security_group;
+      if (group != abi::kNoIndex && group >= view->groups.size())
+        return refuse(kBounds, "listeners[%zu]: security group %u of %zu", i, group, view->groups.size());
+    }
+    return {};
+  }
+
   [[nodiscard]] static bool is_l4(std::uint8_t protocol) {
     return protocol == static_cast<std::uint8_t>(abi::Protocol::tcp) ||
            protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
@@ -470,6 +465,7 @@ class SnapshotVerifier {
   const abi::Root* root_;
   std::span<const char> names_;
   std::span<const abi::SegmentEntry> segments_;
+  SegmentBytes* security_ = nullptr;
 };
 
 tl::expected<std::shared_ptr<const Snapshot>, SnapshotError> Snapshot::open(SegmentBytes root,

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "dp/abi/control.h"
+#include "dp/abi/security.h"
 #include "dp/abi/snapshot.h"
 #include "dp/lb/flow_hash.h"
 
@@ -34,6 +35,18 @@ struct SegmentBytes {
   // Largest slot value of the tables seen so far, by (offset, slot count): kept by open(), so that a generation that shares
   // this segment need not read its slots again.
   std::unordered_map<std::uint64_t, std::uint16_t> largest_slot = {};
+  bool security_verified = false;  // open() sets it: so are the tables of security groups
+};
+
+// The tables of security groups (dp/abi/security.h); empty where no listener has one.
+struct SecurityView {
+  std::span<const abi::SecurityGroup> groups;
+  std::span<const abi::PrefixNode> nodes;
+  std::span<const std::uint32_t> leaves;
+  std::span<const abi::SecurityRule> rules;
+  std::span<const char> names;
+
+  [[nodiscard]] std::string_view name(abi::Name name) const { return {names.data() + name.offset, name.length}; }
 };
 
 class Snapshot {
@@ -60,6 +73,7 @@ class Snapshot {
   [[nodiscard]] std::span<const abi::Port> ports() const { return ports_; }
   // First slot of a group's Maglev table; nullptr when slot_count is 0.
   [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
+  [[nodiscard]] const SecurityView& security() const { return security_; }
   // Whether some live target is to lose its tracked flows (TrackedFlows other than keep): the sweep then looks at all.
   [[nodiscard]] bool forgets_flows() const { return forgets_flows_; }
   // Keys of the hash that picks group and slot, from the fleet seed.
@@ -81,6 +95,7 @@ class Snapshot {
   std::span<const abi::Target> targets_;
   std::span<const abi::Port> ports_;
   std::vector<const std::uint16_t*> slots_;
+  SecurityView security_;
   HashKeys slot_keys_;
   bool forgets_flows_ = false;
   std::vector<std::shared_ptr<const void>> owners_;

@@ -87,9 +87,16 @@ struct alignas(abi::kCacheLineBytes) Work {
   std::uint64_t tick = 0;
   std::unique_ptr<FragmentNotes> notes;  // where options have none
   std::unique_ptr<HeldPackets> held = std::make_unique<HeldPackets>();
-  std::uint32_t peer_looks = 0;         // looks into other workers' tables that this burst may still take
-  std::uint32_t outer_fragment_id = 0;  // of the packet fragmented last; stays from burst to burst
-  bool inserted = false;                // an entry has come, moved or gone since the flow stage: look again before inserting
+  // Entries idle for at least so long have not been asked by the present security groups (guard_security.h); 2^16: all have.
+  std::uint32_t unasked_ticks = 1U << 16;
+  // The common hit is idle for less: neither unasked nor near an idle timeout.
+  std::uint32_t plain_ticks = kMinIdleLimitTicks;
+  std::uint64_t security_epoch = 0;
+  std::uint64_t security_since_tick = 0;  // when it began
+  std::uint32_t peer_looks = 0;           // looks into other workers' tables that this burst may still take
+  std::uint32_t outer_fragment_id = 0;    // of the packet fragmented last; stays from burst to burst
+  bool security_changed = false;          // entries older than that may be left
+  bool inserted = false;  // an entry has come, moved or gone since the flow stage: look again before inserting
   std::array<std::uint64_t, abi::kCounterCount> counts{};  // flushed to the worker's block at the end of the burst
 
   Lane uncommon;            // a complete TCP or UDP packet that is not plain, or a first fragment: it is hashed by itself

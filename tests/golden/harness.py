@@ -110,7 +110,8 @@ def replay(binary, directory, case, extra=()):
 def check_invariants(case, run):
     assert len(run.verdicts) == len(case.packets), "one line for each packet"
     for n, verdict in enumerate(run.verdicts):
-        assert list(verdict) == KEYS, f"keys of line {n}"
+        ruled = ["rule"] if verdict["reason"] == "security_group" else []
+        assert list(verdict) == KEYS + ruled, f"keys of line {n}"
         assert verdict["n"] == n
         assert verdict["verdict"] in ("tx", "punt", "drop")
         assert (verdict["reason"] is not None) == (verdict["verdict"] == "drop"), f"line {n}: reason"

@@ -81,6 +81,24 @@ TEST(Load, EveryCheckOfPacketHygieneHasItsSwitch) {
   EXPECT_EQ(turned.config->hygiene, (PacketHygiene{false, false, false, false, false, true}));
 }
 
+TEST(Load, SecurityGroups) {
+  const LoadResult result = load(std::string(kGood) +
+                                     "security_groups:\n"
+                                     "  - name: office\n"
+                                     "    rules:\n"
+                                     "      - {action: allow, source: 203.0.113.0/24, protocol: TCP, port: 80-443}\n"
+                                     "      - {action: deny, source: any}\n"
+                                     "  - {name: open, default: allow}\n",
+                                 "lb.yaml");
+  ASSERT_TRUE(result.config) << told(result.violations);
+  ASSERT_EQ(result.config->security_groups.size(), 2U);
+  const SecurityGroup& office = result.config->security_groups[0];
+  EXPECT_FALSE(office.allow_by_default);
+  EXPECT_EQ(office.rules[0], (SecurityRule{true, false, *parse_prefix("203.0.113.0/24"), ListenerProtocol::tcp, 80, 443}));
+  EXPECT_EQ(office.rules[1], (SecurityRule{.allow = false, .any_source = true}));
+  EXPECT_TRUE(result.config->security_groups[1].allow_by_default);
+}
+
 TEST(Load, DefaultsThatDependOnOtherFields) {
   const LoadResult udp =
       load(replaced("    protocol: TCP\n", "    protocol: TCP_UDP\n    health_check: {interval: 3}\n"), "f");
@@ -319,6 +337,23 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"packet hygiene", "version: 1\npacket_hygiene:\n  land: no\n  ttl: true\n",
             "lb.yaml:3: packet_hygiene.land: must be true or false, not 'no'\n"
             "lb.yaml:4: packet_hygiene.ttl: unknown field\n"},
+        Bad{"security groups",
+            "version: 1\nsecurity_groups:\n  - name: office\n    default: drop\n    rules:\n"
+            "      - {action: allow, source: 203.0.113.1/24}\n"
+            "      - {action: maybe, source: web.example, port: 0}\n"
+            "      - {action: allow, source: 10.0.0.0/8, port: 80}\n"
+            "      - {action: deny, source: 10.0.0.0/8, port: 80}\n"
+            "      - {source: any}\n"
+            "  - {name: office, default: allow}\n",
+            "lb.yaml:4: security_groups[0].default: must be allow | deny, not 'drop'\n"
+            "lb.yaml:6: security_groups[0].rules[0].source: '203.0.113.1/24' has bits set behind its prefix length\n"
+            "lb.yaml:7: security_groups[0].rules[1].action: must be allow | deny, not 'maybe'\n"
+            "lb.yaml:7: security_groups[0].rules[1].source: must be any, or an IPv4 or IPv6 address or prefix, not "
+            "'web.example'\n"
+            "lb.yaml:7: security_groups[0].rules[1].port: must be 1-65535, a range N-M of these, or any, not '0'\n"
+            "lb.yaml:9: security_groups[0].rules[3]: contradicts rules[2]: same source, protocol and ports\n"
+            "lb.yaml:10: security_groups[0].rules[4].action: is missing\n"
+            "lb.yaml:11: security_groups[1].name: 'office' is taken by an entry above\n"},
         Bad{"tunnel sources", "version: 1\ntunnel_source:\n  ipv4: 10.0.0.1/24\n  ipv6: 10.0.0.1\n",
             "lb.yaml:3: tunnel_source.ipv4: has bits set behind its prefix length\n"
             "lb.yaml:4: tunnel_source.ipv6: must be a unicast IPv6 address or prefix, not '10.0.0.1'\n"},

@@ -75,6 +75,14 @@ Config random_config() {
                  {"null", *parse_address("2001:db8::1")},
                  {"wide4", abi::IpAddress::v4(192, 0, 2, 0), 120},
                  {"wide6", *parse_address("2001:db8::"), 64}};
+  const int security_groups = *rc::gen::inRange(0, 3);
+  for (int s = 0; s < security_groups; ++s) {
+    SecurityGroup group{"s" + std::to_string(s), *rc::gen::arbitrary<bool>(), {}};
+    if (s == 0) group.rules.push_back({.allow = true, .any_source = true, .first_port = 80, .last_port = 443});
+    group.rules.push_back({*rc::gen::arbitrary<bool>(), false, *parse_prefix("2001:db8::/32"), ListenerProtocol::udp});
+    group.rules.push_back({*rc::gen::arbitrary<bool>(), false, *parse_prefix("10.1.0.0/16")});
+    config.security_groups.push_back(group);
+  }
   config.hygiene.land = *rc::gen::arbitrary<bool>();
   config.hygiene.l4_checksums = *rc::gen::arbitrary<bool>();
   if (*rc::gen::arbitrary<bool>()) config.tunnel_source_v4 = parse_prefix("100.64.0.0/16");

@@ -81,6 +81,18 @@ TEST_F(StateFileTest, WhatWasSavedIsLoaded) {
   EXPECT_EQ(encode_state(*loaded.state), encoded) << "nothing is lost on the way";
 }
 
+TEST_F(StateFileTest, FilesAreForTheirOwnerAlone) {
+  auto file = open();
+  ASSERT_TRUE(file.save(encode_state(sample("version: 1\n"))));
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory_ / "deep/er")) {
+    using std::filesystem::perms;
+    EXPECT_EQ(entry.status().permissions() & (perms::group_all | perms::others_all), perms::none) << entry.path();
+    ++files;
+  }
+  EXPECT_GT(files, 0);
+}
+
 TEST_F(StateFileTest, TornAtEveryByteTheLastGoodOneIsUsedAndTheBrokenOneNamed) {
   StateFile file = open();
   ASSERT_TRUE(file.save(encode_state(sample("first"))));
