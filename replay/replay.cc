@@ -154,6 +154,8 @@ class Replay {
                                  .target_capacity = target_capacity(),
                                  .listener_capacity = listener_capacity(),
                                  .secret = options.secret};
+    target_flows_.resize(options.workers);
+    worker_options.target_flows = target_flows_;
     for (; worker_options.index < options.workers; ++worker_options.index) {
       workers_.push_back(std::make_unique<Worker>(worker_options, output_, tables_, notes_));
     }
@@ -328,6 +330,7 @@ class Replay {
   std::vector<std::span<const abi::FlowLine>> tables_;  // by worker
   std::vector<FragmentNotes> notes_;                    // by worker
   World world_;
+  std::vector<const std::uint32_t*> target_flows_;  // by worker
   std::vector<std::unique_ptr<Worker>> workers_;
   std::optional<std::uint64_t> first_ns_;
   std::uint64_t now_ns_ = 0;  // since the first packet

@@ -28,6 +28,7 @@ Worker::Worker(const WorkerOptions& options, Output& output, std::span<std::span
       pipeline_({.flows = &flows_,
                  .stats = &stats_,
                  .listener_stats = listener_stats_.data(),
+                 .target_flows = options.target_flows,
                  .extra = this,
                  .tables = tables,
                  .worker = options.index,
@@ -35,6 +36,7 @@ Worker::Worker(const WorkerOptions& options, Output& output, std::span<std::span
                  .held_observer = this}),
       index_(options.index) {
   tables[options.index] = lines_;
+  options.target_flows[options.index] = target_flows_.data();
 }
 
 Outcome Worker::process(const Snapshot& snapshot, std::span<const std::uint8_t> frame, std::uint64_t now_ns) {

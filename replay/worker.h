@@ -51,6 +51,7 @@ struct WorkerOptions {
   std::uint32_t listener_capacity = 0;  // counter indices 0 … capacity-1
   NodeSecret secret{};
   std::uint32_t index = 0;
+  std::span<const std::uint32_t*> target_flows;  // of every worker, by index: this one puts in its own
 };
 
 // How a held packet of this worker ended.

@@ -28,19 +28,39 @@ std::string type_of(abi::Stickiness stickiness) {
   return "";
 }
 
+std::string name_of(ProbeProtocol protocol) {
+  switch (protocol) {
+    case ProbeProtocol::tcp: return "TCP";
+    case ProbeProtocol::http: return "HTTP";
+    case ProbeProtocol::https: return "HTTPS";
+    case ProbeProtocol::udp: return "UDP";
+    case ProbeProtocol::icmp: return "ICMP";
+    case ProbeProtocol::none: return "NONE";
+  }
+  return "";
+}
+
 void add_health_check(Fields& fields, const HealthCheck& check) {
-  const bool http = check.protocol == ProbeProtocol::http;
-  fields.emplace_back("health_check.protocol", http ? "HTTP" : check.protocol == ProbeProtocol::none ? "NONE" : "TCP");
+  const bool http = check.protocol == ProbeProtocol::http || check.protocol == ProbeProtocol::https;
+  fields.emplace_back("health_check.protocol", name_of(check.protocol));
   fields.emplace_back("health_check.port", check.port == 0 ? "traffic-port" : number(check.port));
   if (http) {
     fields.emplace_back("health_check.path", check.path);
     fields.emplace_back("health_check.matcher", format_matcher(check.matcher));
     fields.emplace_back("health_check.host", check.host);
+    fields.emplace_back("health_check.http_version", check.http2 ? "2" : "1.1");
+  }
+  if (check.protocol == ProbeProtocol::https) fields.emplace_back("health_check.tls_verify", boolean(check.tls_verify));
+  if (check.protocol == ProbeProtocol::udp) {
+    fields.emplace_back("health_check.send", check.send);
+    fields.emplace_back("health_check.expect", check.expect);
   }
   fields.emplace_back("health_check.interval", seconds(check.interval));
   fields.emplace_back("health_check.timeout", seconds(check.timeout));
   fields.emplace_back("health_check.healthy_threshold", number(check.healthy_threshold));
   fields.emplace_back("health_check.unhealthy_threshold", number(check.unhealthy_threshold));
+  fields.emplace_back("health_check.removal_limit", number(check.removal_limit_percent));
+  fields.emplace_back("health_check.flap_damping", boolean(check.flap_damping));
 }
 
 }  // namespace
@@ -72,7 +92,9 @@ Fields fields_of(const TargetGroup& group) {
     fields.emplace_back(std::string("attributes.") + name, std::move(value));
   };
   attribute("deregistration_delay.timeout_seconds", seconds(group.deregistration_delay));
-  attribute("deregistration_delay.connection_termination.enabled", boolean(group.terminate_on_deregistration));
+  attribute("deregistration_delay.connection_termination.enabled",
+            boolean(group.after_deregistration == abi::TrackedFlows::reset));
+  attribute("deregistration_delay.then", group.after_deregistration == abi::TrackedFlows::rehash ? "rehash" : "");
   attribute("stickiness.enabled", boolean(group.stickiness != abi::Stickiness::five_tuple));
   attribute("stickiness.type", type_of(group.stickiness));
   attribute("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count",
@@ -81,6 +103,8 @@ Fields fields_of(const TargetGroup& group) {
             group.minimum_healthy_percentage == 0 ? "off" : number(group.minimum_healthy_percentage));
   attribute("target_health_state.unhealthy.connection_termination.enabled", boolean(group.terminate_on_unhealthy));
   attribute("target_health_state.unhealthy.draining_interval_seconds", seconds(group.unhealthy_draining_interval));
+  attribute("algorithm", std::string(abi::to_string(group.algorithm)));
+  attribute("slow_start.duration_seconds", seconds(group.slow_start));
   attribute("tcp.idle_timeout.seconds", seconds(group.tcp_idle_timeout));
   attribute("udp.idle_timeout.seconds", seconds(group.udp_idle_timeout));
   if (group.mode == abi::ForwardingMode::gue) {

@@ -93,6 +93,7 @@ class Validator {
       targets += static_cast<std::uint64_t>(from.targets_size());
     }
     users_.resize(result_.groups.size());
+    named_.resize(result_.groups.size());
     if (targets > kMaxTargets) {
       violation("target_groups", "have " + std::to_string(targets) + " targets together, at most " +
                                      std::to_string(kMaxTargets) + " are allowed");
@@ -161,6 +162,7 @@ class Validator {
       } else {
         const auto index = static_cast<std::size_t>(found->second);
         const ListenerProtocol group_protocol = result_.groups[index].protocol;
+        named_[index] = true;
         if (complete) users_[index].push_back(result_.listeners.size());
         if (!from.protocol().empty() && !file_.target_groups(found->second).protocol().empty() &&
             group_protocol != listener.protocol && group_protocol != ListenerProtocol::tcp_udp) {
@@ -185,7 +187,7 @@ class Validator {
       const auto index = static_cast<std::size_t>(i);
       const std::string path = element("target_groups", i);
       TargetGroup& group = result_.groups[index];
-      if (users_[index].empty()) warning(path + ".name", "no listener uses target group '" + group.name + "'");
+      if (!named_[index]) warning(path + ".name", "no listener uses target group '" + group.name + "'");
       const std::uint16_t shared_port = port_of_users(users_[index]);
       target_ports(path, i, group, shared_port);
       health_check_port(path, index, group, shared_port);
@@ -247,7 +249,9 @@ class Validator {
 
   void health_check_port(const std::string& path, std::size_t index, const TargetGroup& group,
                          std::uint16_t shared_port) const {
-    if (group.health_check.protocol == ProbeProtocol::none || group.health_check.port != 0 || shared_port != 0) return;
+    if (group.health_check.protocol == ProbeProtocol::none || group.health_check.protocol == ProbeProtocol::icmp ||
+        group.health_check.port != 0 || shared_port != 0)
+      return;
     const bool some_without =
         std::any_of(group.targets.begin(), group.targets.end(), [](const Target& t) { return t.port == 0; });
     if (users_[index].empty() || !some_without) return;
@@ -345,6 +349,7 @@ class Validator {
   std::vector<AddressPrefix> vip_prefixes_;
   std::map<std::tuple<std::string, ListenerProtocol, std::uint16_t, std::uint16_t>, std::string> taken_;
   std::vector<std::vector<std::size_t>> users_;  // by group: complete listeners that use it
+  std::vector<bool> named_;                      // by group: a listener names it, complete or not
 };
 
 }  // namespace

@@ -24,6 +24,14 @@ abi::ForwardingMode forwarding_mode(const std::string& text) {
   return abi::ForwardingMode::ipip;
 }
 
+ProbeProtocol probe_protocol(const std::string& text) {
+  if (text == "HTTP") return ProbeProtocol::http;
+  if (text == "HTTPS") return ProbeProtocol::https;
+  if (text == "UDP") return ProbeProtocol::udp;
+  if (text == "ICMP") return ProbeProtocol::icmp;
+  return text == "NONE" ? ProbeProtocol::none : ProbeProtocol::tcp;
+}
+
 bool is_printable(const std::string& text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 0x7f; });
 }
@@ -58,9 +66,22 @@ class GroupValidator {
     const config::Attributes& from = file_.attributes();
     const config::DeregistrationDelay& delay = from.deregistration_delay();
     if (delay.has_timeout_seconds()) group_.deregistration_delay = std::chrono::seconds(delay.timeout_seconds());
-    group_.terminate_on_deregistration = delay.connection_termination().has_enabled()
-                                             ? delay.connection_termination().enabled()
-                                             : group_.protocol != ListenerProtocol::tcp;
+    after_deregistration(delay);
+    if (from.algorithm() == "round_robin") group_.algorithm = abi::Algorithm::round_robin;
+    if (from.algorithm() == "least_connections") group_.algorithm = abi::Algorithm::least_connections;
+    group_.slow_start = std::chrono::seconds(from.slow_start().duration_seconds());
+    if (group_.slow_start.count() > 0 && group_.slow_start.count() < 30) {
+      violation(".attributes.slow_start.duration_seconds",
+                "must be 0 (off) or 30-900, not " + std::to_string(group_.slow_start.count()));
+    }
+    if (group_.algorithm != abi::Algorithm::maglev && from.stickiness().enabled()) {
+      violation(".attributes.algorithm", "must be maglev where stickiness is enabled: " + from.algorithm() +
+                                             " does not look at the client's address");
+    }
+    if (group_.algorithm != abi::Algorithm::maglev && group_.slow_start.count() > 0) {
+      violation(".attributes.slow_start.duration_seconds",
+                "needs algorithm maglev: it is the share of the Maglev table that grows");
+    }
     group_.stickiness = stickiness(from.stickiness());
 
     const config::MinimumHealthyTargets& minimum =
@@ -110,11 +131,28 @@ class GroupValidator {
     }
   }
 
+  void after_deregistration(const config::DeregistrationDelay& delay) {
+    using abi::TrackedFlows;
+    const auto& termination = delay.connection_termination();
+    const bool resets = termination.has_enabled() ? termination.enabled() : group_.protocol != ListenerProtocol::tcp;
+    group_.after_deregistration = resets ? TrackedFlows::reset : TrackedFlows::keep;
+    if (delay.then().empty()) return;
+    group_.after_deregistration = delay.then() == "reset"    ? TrackedFlows::reset
+                                  : delay.then() == "rehash" ? TrackedFlows::rehash
+                                                             : TrackedFlows::keep;
+    if (termination.has_enabled() && termination.enabled() != (delay.then() == "reset")) {
+      violation(".attributes.deregistration_delay.then",
+                "'" + delay.then() + "' contradicts connection_termination.enabled: " + (resets ? "true" : "false"));
+    }
+  }
+
   void health_check() {
     const config::HealthCheck& from = file_.health_check();
     HealthCheck& check = group_.health_check;
-    const bool http = from.protocol() == "HTTP";
-    check.protocol = http ? ProbeProtocol::http : from.protocol() == "NONE" ? ProbeProtocol::none : ProbeProtocol::tcp;
+    check.protocol = probe_protocol(from.protocol());
+    const bool https = check.protocol == ProbeProtocol::https;
+    const bool http = check.protocol == ProbeProtocol::http || https;
+    const bool udp = check.protocol == ProbeProtocol::udp;
     if (!from.port().empty() && from.port() != "traffic-port") {
       const auto port = parse_number(from.port(), 1, 65535);
       if (!port) violation(".health_check.port", "must be traffic-port or 1-65535, not '" + from.port() + "'");
@@ -136,12 +174,26 @@ class GroupValidator {
     }
     check.host = from.host();
     if (!is_printable(check.host)) violation(".health_check.host", "must have no spaces or control characters");
-    for (const auto& [field, text] :
-         {std::pair(".path", &from.path()), {".matcher", &from.matcher()}, {".host", &from.host()}}) {
-      if (!http && !text->empty()) warning(std::string(".health_check") + field, "has no effect: protocol is not HTTP");
-    }
-
+    const auto no_effect = [&](const char* field, bool given, bool used, const char* by) {
+      if (given && !used)
+        warning(std::string(".health_check.") + field, std::string("has no effect: protocol is not ") + by);
+    };
+    no_effect("path", !from.path().empty(), http, "HTTP or HTTPS");
+    no_effect("matcher", !from.matcher().empty(), http, "HTTP or HTTPS");
+    no_effect("host", !from.host().empty(), http, "HTTP or HTTPS");
+    no_effect("http_version", !from.http_version().empty(), http, "HTTP or HTTPS");
+    no_effect("tls_verify", from.has_tls_verify(), https, "HTTPS");
+    no_effect("send", !from.send().empty(), udp, "UDP");
+    no_effect("expect", !from.expect().empty(), udp, "UDP");
     if (!http) check.path = HealthCheck{}.path, check.matcher = HealthCheck{}.matcher, check.host.clear();
+    check.http2 = http && from.http_version() == "2";
+    check.tls_verify = https && from.tls_verify();
+    if (udp) {
+      check.send = datagram(".health_check.send", from.send());
+      check.expect = datagram(".health_check.expect", from.expect());
+    }
+    if (from.has_removal_limit()) check.removal_limit_percent = from.removal_limit();
+    if (from.has_flap_damping()) check.flap_damping = from.flap_damping();
 
     if (from.has_interval()) check.interval = std::chrono::seconds(from.interval());
     check.timeout = std::min(std::chrono::seconds(http ? 6 : 5), check.interval);
@@ -154,6 +206,13 @@ class GroupValidator {
     }
     if (from.has_healthy_threshold()) check.healthy_threshold = from.healthy_threshold();
     if (from.has_unhealthy_threshold()) check.unhealthy_threshold = from.unhealthy_threshold();
+  }
+
+  std::string datagram(const char* field, const std::string& text) const {
+    if (!unescape(text)) {
+      violation(field, "must be printable ASCII, other bytes as \\n, \\r, \\t, \\\\ or \\xHH, not '" + text + "'");
+    }
+    return text;
   }
 
   void targets() {

@@ -27,7 +27,6 @@ std::string format_port_range(PortRange range);
 
 // List of codes and ranges: 200-299,301. Codes 200-599, at least one, at most 32 entries.
 std::optional<std::vector<StatusRange>> parse_matcher(std::string_view text);
-std::string format_matcher(const std::vector<StatusRange>& matcher);
 
 // No bit is set behind the prefix length.
 bool host_bits_are_zero(const AddressPrefix& prefix);

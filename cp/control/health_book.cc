@@ -1,5 +1,6 @@
 #include "cp/control/health_book.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -15,10 +16,22 @@ ProbeSpec spec_of(const TargetGroup& group, const TargetKey& target) {
                  .port = check.port != 0 ? check.port : target.port,
                  .interval = check.interval,
                  .timeout = check.timeout};
-  if (check.protocol == ProbeProtocol::http) {
-    spec.path = check.path;
-    spec.host = check.host;
-    spec.matcher = matcher_text(check.matcher);
+  switch (check.protocol) {
+    case ProbeProtocol::http:
+    case ProbeProtocol::https:
+      spec.path = check.path;
+      spec.host = check.host;
+      spec.matcher = format_matcher(check.matcher);
+      spec.http2 = check.http2;
+      spec.tls_verify = check.tls_verify;
+      break;
+    case ProbeProtocol::udp:  // both have been judged with the configuration
+      spec.send = unescape(check.send).value_or("");
+      spec.expect = unescape(check.expect).value_or("");
+      break;
+    case ProbeProtocol::icmp: spec.port = 0; break;  // of no port: groups share it
+    case ProbeProtocol::tcp:
+    case ProbeProtocol::none: break;
   }
   return spec;
 }
@@ -27,14 +40,14 @@ ProbeSpec spec_of(const TargetGroup& group, const TargetKey& target) {
 
 std::vector<ProbeSpec> HealthBook::plan(const Roster& roster) {
   users_.clear();
-  std::map<TargetKey, RiseFall> before = std::exchange(counting_, {});
+  std::map<TargetKey, Counting> before = std::exchange(counting_, {});
   for (const auto& [name, group] : roster.groups()) {
     if (!group.in_use || group.config.health_check.protocol == ProbeProtocol::none) continue;
     for (const auto& [key, target] : group.targets) {
       if (target.status.removed || target.local) continue;
       users_[spec_of(group.config, key)].push_back(key);
       const auto known = before.find(key);
-      counting_.emplace(key, known != before.end() ? known->second : RiseFall(target.health));
+      counting_.emplace(key, known != before.end() ? known->second : Counting{RiseFall(target.health)});
     }
   }
   std::erase_if(limits_, [&](const auto& item) { return !roster.groups().contains(item.first); });
@@ -55,19 +68,32 @@ bool HealthBook::take(const ProbeSpec& spec, const ProbeResult& result, Roster& 
     const GroupRecord& group = roster.groups().at(key.group);
     const HealthCheck& check = group.config.health_check;
     if (result.verdict == ProbeVerdict::ok) note_success(key.group, now_unix_ms);
-    RiseFall& counting = counting_.at(key);
-    const bool falls =
-        counting.health() != Health::unhealthy &&
-        counting.after(result.verdict, check.healthy_threshold, check.unhealthy_threshold) == Health::unhealthy;
-    const bool hold = falls && !limits_[key.group].allow(group.targets.size(), reason_of(result.verdict),
-                                                         last_success_outside(key.group), now_unix_ms);
-    counting.observe(result.verdict, check.healthy_threshold, check.unhealthy_threshold, hold);
+    Counting& counting = counting_.at(key);
+    const std::uint32_t wanted = successes_wanted(check, counting);
+    const Health before = counting.health.health();
+    const bool falls = before != Health::unhealthy &&
+                       counting.health.after(result.verdict, wanted, check.unhealthy_threshold) == Health::unhealthy;
+    const bool hold = frozen_ || (falls && !limits_[key.group].allow(group.targets.size(), reason_of(result.verdict),
+                                                                     last_success_outside(key.group), now_unix_ms,
+                                                                     check.removal_limit_percent));
+    counting.health.observe(result.verdict, wanted, check.unhealthy_threshold, hold);
+    if (before == Health::healthy && counting.health.health() == Health::unhealthy) {
+      const bool again = counting.fell_unix_ms != 0 && now_unix_ms - counting.fell_unix_ms < kFlapWindowMs;
+      counting.flaps = again ? std::min(counting.flaps + 1, kMostFlaps) : 0;
+      counting.fell_unix_ms = now_unix_ms;
+    }
+    if (frozen_) continue;
     const StateReason reason = reason_of(result.verdict);
     const StateReason failure = reason == StateReason::none ? target->failure : reason;
-    changed |= target->health != counting.health() || (counting.health() != Health::healthy && target->failure != failure);
-    roster.set_health(key, counting.health(), failure, result.text, now_unix_ms);
+    changed |= target->health != counting.health.health() ||
+               (counting.health.health() != Health::healthy && target->failure != failure);
+    roster.set_health(key, counting.health.health(), failure, result.text, now_unix_ms);
   }
   return changed;
+}
+
+std::uint32_t HealthBook::successes_wanted(const HealthCheck& check, const Counting& counting) {
+  return check.flap_damping ? check.healthy_threshold << counting.flaps : check.healthy_threshold;
 }
 
 void HealthBook::note_success(const std::string& group, std::int64_t now_unix_ms) {

@@ -18,11 +18,19 @@
 
 namespace lb::cp {
 
+// Flap damping: who fails again within this time has to pass twice as many probes as before, at most kMostFlaps times over.
+inline constexpr std::int64_t kFlapWindowMs = 600'000;
+inline constexpr std::uint32_t kMostFlaps = 3;
+
 class HealthBook {
  public:
   // Who is to be probed: targets of groups in use that check health, removed and invalid ones left out. Counts of targets
   // that stay are kept.
   std::vector<ProbeSpec> plan(const Roster& roster);
+  // While frozen, probes are counted and no target's health changes; what they say then takes effect with the first result
+  // after it.
+  void freeze(bool frozen) { frozen_ = frozen; }
+  [[nodiscard]] bool frozen() const { return frozen_; }
   // Takes a result over into the roster. True: a target's health or reason changed.
   bool take(const ProbeSpec& spec, const ProbeResult& result, Roster& roster, std::int64_t now_unix_ms);
   // Probes by verdict since start.
@@ -38,11 +46,20 @@ class HealthBook {
   [[nodiscard]] std::int64_t last_success_outside(const std::string& group) const;
 
   std::map<ProbeSpec, std::vector<TargetKey>> users_;
-  std::map<TargetKey, RiseFall> counting_;
+  struct Counting {
+    RiseFall health;
+    std::uint32_t flaps = 0;  // falls, each within kFlapWindowMs of the one before, after the first
+    std::int64_t fell_unix_ms = 0;
+  };
+  // Consecutive successes that make an unhealthy target healthy: the threshold, doubled with each flap.
+  static std::uint32_t successes_wanted(const HealthCheck& check, const Counting& counting);
+
+  std::map<TargetKey, Counting> counting_;
   std::map<std::string, RemovalLimit> limits_;
   Success last_;        // of any group
   Success last_other_;  // of any group but last_.group
   std::array<std::uint64_t, 4> verdicts_{};
+  bool frozen_ = false;
 };
 
 }  // namespace lb::cp

@@ -70,7 +70,10 @@ tl::expected<void, std::string> Controller::Loop::begin() {
       spdlog::warn("{}:{}: {}: {}", warning.file, warning.line, warning.field, warning.text);
     config = std::move(*result.config);
   }
-  if (loaded.state) roster_.restore(std::move(loaded.state->roster));
+  if (loaded.state) {
+    roster_.restore(std::move(loaded.state->roster));
+    stats_.restore_listener_starts(loaded.state->stats_instance, std::move(loaded.state->listener_starts));
+  }
   for (const ListenerRecord& listener : roster_.listeners()) counter_owners_[listener.counter_index] = listener.config.name;
   if (auto applied = roster_.apply(config, unix_ms_now()); !applied) return tl::unexpected(applied.error());
   ++latest_.epoch;
@@ -248,7 +251,7 @@ void Controller::Loop::answer_waiters(abi::Generation generation, const std::str
 // ---- the state on disk ----
 
 SavedState Controller::Loop::saved_state() const {
-  return {config_text_, config_file_, latest_.epoch, roster_.memory(), record_};
+  return {config_text_, config_file_, latest_.epoch, roster_.memory(), stats_.instance(), stats_.listener_starts(), record_};
 }
 
 void Controller::Loop::store_soon() {

@@ -133,6 +133,7 @@ void Controller::Loop::on_hello(const DataPlane& data_plane) {
         {&data_plane.stats->workers()[worker], data_plane.stats->listeners(worker), data_plane.stats->target_flows(worker)});
   }
   stats_.attach(std::move(view), data_plane.instance);
+  start_new_listeners();
   std::vector<MirrorPort> ports;
   for (const abi::PortInfo& port : data_plane.ports) ports.push_back({port.name, port.ifindex, port.mac, port.mtu_bytes});
   mirror_->set_ports(std::move(ports));

@@ -24,7 +24,9 @@ struct SavedState {
   std::string config_file;  // its name, for messages
   std::uint64_t epoch = 0;  // of the last lb-cp that ran
   RosterMemory roster;
-  ConfigRecord record;  // of the configuration in force
+  std::uint64_t stats_instance = 0;               // lb-dp that listener_starts is about
+  std::vector<ListenerCounters> listener_starts;  // by counter index: what was counted when its listener came
+  ConfigRecord record;                            // of the configuration in force
 };
 
 // The bytes of a state file, and back. The error says what is wrong: "cut short", "checksum", "body: …".

@@ -61,7 +61,13 @@ Json to_json(const HealthCheck& check) {
           {"interval", check.interval.count()},
           {"timeout", check.timeout.count()},
           {"healthy_threshold", check.healthy_threshold},
-          {"unhealthy_threshold", check.unhealthy_threshold}};
+          {"unhealthy_threshold", check.unhealthy_threshold},
+          {"http2", check.http2},
+          {"tls_verify", check.tls_verify},
+          {"send", check.send},
+          {"expect", check.expect},
+          {"removal_limit", check.removal_limit_percent},
+          {"flap_damping", check.flap_damping}};
 }
 
 void read(const Json& json, HealthCheck& check) {
@@ -75,6 +81,12 @@ void read(const Json& json, HealthCheck& check) {
   read(json, "timeout", check.timeout);
   read(json, "healthy_threshold", check.healthy_threshold);
   read(json, "unhealthy_threshold", check.unhealthy_threshold);
+  read(json, "http2", check.http2);
+  read(json, "tls_verify", check.tls_verify);
+  read(json, "send", check.send);
+  read(json, "expect", check.expect);
+  read(json, "removal_limit", check.removal_limit_percent);
+  read(json, "flap_damping", check.flap_damping);
 }
 
 std::string dumped(const Json& json) {
@@ -129,6 +141,8 @@ void append(std::string& out, const TargetRecord& target) {
   append_field(out, "health", target.health, kUsual.health);
   append_field(out, "failure", target.failure, kUsual.failure);
   append_field(out, "unhealthy_since", target.unhealthy_since_unix_ms, kUsual.unhealthy_since_unix_ms);
+  append_field(out, "joined_late", target.joined_late, kUsual.joined_late);
+  append_field(out, "ramp_from", target.ramp_from_unix_ms, kUsual.ramp_from_unix_ms);
   append_field(out, "state", status.state, kUsual.status.state);
   append_field(out, "reason", status.reason, kUsual.status.reason);
   append_field(out, "detail", status.detail, kUsual.status.detail);
@@ -150,6 +164,8 @@ TargetRecord target_of(const Json& json, const std::string& group) {
   read(json, "health", target.health);
   read(json, "failure", target.failure);
   read(json, "unhealthy_since", target.unhealthy_since_unix_ms);
+  read(json, "joined_late", target.joined_late);
+  read(json, "ramp_from", target.ramp_from_unix_ms);
   read(json, "state", status.state);
   read(json, "reason", status.reason);
   read(json, "detail", status.detail);
@@ -170,7 +186,9 @@ Json to_json(const GroupRecord& group) {
           {"stickiness", config.stickiness},
           {"table_size", config.table_size},
           {"deregistration_delay", config.deregistration_delay.count()},
-          {"terminate_on_deregistration", config.terminate_on_deregistration},
+          {"after_deregistration", config.after_deregistration},
+          {"algorithm", config.algorithm},
+          {"slow_start", config.slow_start.count()},
           {"terminate_on_unhealthy", config.terminate_on_unhealthy},
           {"unhealthy_draining_interval", config.unhealthy_draining_interval.count()},
           {"minimum_healthy_count", config.minimum_healthy_count},
@@ -205,7 +223,9 @@ GroupRecord group_of(const Json& json) {
   read(json, "stickiness", config.stickiness);
   read(json, "table_size", config.table_size);
   read(json, "deregistration_delay", config.deregistration_delay);
-  read(json, "terminate_on_deregistration", config.terminate_on_deregistration);
+  read(json, "after_deregistration", config.after_deregistration);
+  read(json, "algorithm", config.algorithm);
+  read(json, "slow_start", config.slow_start);
   read(json, "terminate_on_unhealthy", config.terminate_on_unhealthy);
   read(json, "unhealthy_draining_interval", config.unhealthy_draining_interval);
   read(json, "minimum_healthy_count", config.minimum_healthy_count);
@@ -269,6 +289,9 @@ SavedState state_of(const Json& body) {
   for (const Json& group : body.at("groups")) state.roster.groups.push_back(group_of(group));
   for (const Json& listener : body.at("listeners")) state.roster.listeners.push_back(listener_of(listener));
   read(body, "leaving_ids", state.roster.leaving_ids);
+  read(body, "stats_instance", state.stats_instance);
+  for (const Json& start : body.value("listener_starts", Json::array()))
+    state.listener_starts.push_back({start.at(0), start.at(1), start.at(2), start.at(3)});
   read(body, "leaving_counter_pairs", state.roster.leaving_counter_pairs);
   return state;
 }
@@ -294,6 +317,9 @@ ConfigRecord record_of(const nlohmann::json& json) {
 }
 
 std::string encode_state(const SavedState& state) {
+  Json starts = Json::array();
+  for (const ListenerCounters& start : state.listener_starts)
+    starts.push_back({start.packets, start.bytes, start.new_flows, start.dropped_packets});
   std::size_t targets = 0;
   for (const GroupRecord& group : state.roster.groups) targets += group.targets.size();
   constexpr std::size_t kTargetBytes = 96;  // about
@@ -304,6 +330,8 @@ std::string encode_state(const SavedState& state) {
   file += Json{{"epoch", state.epoch},
                {"config_record", to_json(state.record)},
                {"leaving_ids", state.roster.leaving_ids},
+               {"stats_instance", state.stats_instance},
+               {"listener_starts", std::move(starts)},
                {"leaving_counter_pairs", state.roster.leaving_counter_pairs}}
               .dump(-1, ' ', false, Json::error_handler_t::replace);
   file.back() = ',';  // the object goes on

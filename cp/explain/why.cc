@@ -270,6 +270,7 @@ class Explainer {
     text += "The next packet takes slot " + (answer_.slot ? std::to_string(*answer_.slot) : "?") + " of target group " +
             group + ", which belongs to " + label(answer_.target) + ".";
     if (decision_.flow == FlowResult::none) text += " It gets no entry in the flow table.";
+    text += algorithm_sentence();
     return text + fail_open_sentence();
   }
 
@@ -294,6 +295,14 @@ class Explainer {
     if (answer_.pinned_because == "group weights")
       return "the listener's weights give this tuple to group " + group_name(decision_.slot_group) + ".";
     return "the group's table has changed since this flow began, because targets or weights did.";
+  }
+
+  // What the slot does not say.
+  std::string algorithm_sentence() const {
+    const abi::TargetGroup& group = snapshot_.groups()[decision_.group];
+    if (group.algorithm == abi::Algorithm::maglev) return "";
+    return " But a flow that begins goes by " + std::string(abi::to_string(group.algorithm)) +
+           ", maybe to another target; the slot is for packets that begin none.";
   }
 
   std::string fail_open_sentence() const {

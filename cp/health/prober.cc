@@ -18,6 +18,9 @@
 #include <random>
 #include <stdexcept>
 #include <thread>
+#include <unordered_map>
+
+#include "cp/health/datagram_probe.h"
 
 namespace lb::cp {
 namespace {
@@ -37,16 +40,6 @@ std::size_t discard_body(char*, std::size_t size, std::size_t count, void*) {
 }
 
 }  // namespace
-
-std::string matcher_text(const std::vector<StatusRange>& matcher) {
-  std::string text;
-  for (const StatusRange& range : matcher) {
-    if (!text.empty()) text += ',';
-    text += std::to_string(range.first);
-    if (range.last != range.first) text += '-' + std::to_string(range.last);
-  }
-  return text;
-}
 
 bool status_matches(const std::string& matcher, long status) {
   const char* at = matcher.data();
@@ -70,6 +63,9 @@ struct Prober::Impl {
     bool gone = false;        // removed while in flight: deleted when the probe ends
     CURL* easy = nullptr;     // while in flight
     curl_slist* headers = nullptr;
+    curl_slist* connect_to = nullptr;
+    std::unique_ptr<DatagramProbe> datagram;  // while in flight
+    [[nodiscard]] bool in_flight() const { return easy != nullptr || datagram != nullptr; }
     Clock::time_point started;
     Clock::time_point due;
   };
@@ -106,7 +102,7 @@ struct Prober::Impl {
     wake();
     thread.join();
     for (auto& [spec, entry] : entries) {
-      if (entry->easy != nullptr) release(*entry);
+      if (entry->in_flight()) release(*entry);
     }
     for (CURL* easy : spare) curl_easy_cleanup(easy);
     curl_multi_cleanup(multi);
@@ -154,6 +150,11 @@ struct Prober::Impl {
           [[maybe_unused]] const ssize_t got = read(wake_fd, &ignored, sizeof ignored);
           continue;
         }
+        if (const auto probe = datagrams.find(event.data.fd); probe != datagrams.end()) {
+          Entry& entry = *probe->second;
+          if (auto result = entry.datagram->read(entry.spec)) finish(entry, std::move(*result));
+          continue;
+        }
         const int mask = ((event.events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0) |
                          ((event.events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
                          ((event.events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
@@ -164,6 +165,7 @@ struct Prober::Impl {
         curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
       }
       collect();
+      end_late_datagrams();
       if (!take_orders()) return;
       start_due();
     }
@@ -173,6 +175,7 @@ struct Prober::Impl {
   [[nodiscard]] int wait_ms() const {
     std::optional<Clock::time_point> next = curl_due;
     if (!queue.empty() && in_flight < kMaxProbesInFlight && (!next || queue.top().at < *next)) next = queue.top().at;
+    if (!deadlines.empty() && (!next || deadlines.begin()->first < *next)) next = deadlines.begin()->first;
     if (!next) return -1;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - Clock::now()).count();
     return static_cast<int>(std::clamp<std::int64_t>(left, 0, 60'000));
@@ -202,13 +205,13 @@ struct Prober::Impl {
     std::erase_if(entries, [this](auto& item) {
       Entry& entry = *item.second;
       if (entry.round == round) return false;
-      entry.gone = entry.easy != nullptr;
+      entry.gone = entry.in_flight();
       return !entry.gone;
     });
     // Entries that went leave dangling heap items behind: build the heap anew from those that wait.
     queue = {};
     for (auto& [spec, entry] : entries) {
-      if (entry->easy == nullptr) queue.push({entry->due, entry.get()});
+      if (!entry->in_flight()) queue.push({entry->due, entry.get()});
     }
     return true;
   }
@@ -232,6 +235,9 @@ struct Prober::Impl {
   }
 
   void start(Entry& entry, Clock::time_point now) {
+    entry.started = now;
+    const ProbeProtocol protocol = entry.spec.protocol;
+    if (protocol == ProbeProtocol::udp || protocol == ProbeProtocol::icmp) return start_datagram(entry);
     CURL* easy = nullptr;
     if (spare.empty()) {
       easy = curl_easy_init();
@@ -240,39 +246,78 @@ struct Prober::Impl {
       spare.pop_back();
       curl_easy_reset(easy);
     }
-    entry.started = now;
-    if (easy == nullptr) {
-      report(entry, {ProbeVerdict::failed, "out of memory", {}});
-      schedule(entry, now + entry.spec.interval);
-      return;
-    }
+    if (easy == nullptr) return not_started(entry, "out of memory");
     const ProbeSpec& spec = entry.spec;
-    const std::string authority = format_address_port(spec.address, spec.port);
-    const std::string url = "http://" + authority + (spec.protocol == ProbeProtocol::http ? spec.path : "/");
-    curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
     curl_easy_setopt(easy, CURLOPT_PRIVATE, &entry);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, static_cast<long>(spec.timeout.count()));
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(spec.timeout.count()));
-    if (spec.protocol == ProbeProtocol::tcp) {
+    if (protocol == ProbeProtocol::tcp) {
+      curl_easy_setopt(easy, CURLOPT_URL, ("http://" + format_address_port(spec.address, spec.port) + "/").c_str());
       curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
     } else {
-      curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
-      curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-      curl_easy_setopt(easy, CURLOPT_USERAGENT, "lb-health/" LB_VERSION);
-      curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &discard_body);
-      if (!spec.host.empty()) entry.headers = curl_slist_append(entry.headers, ("Host: " + spec.host).c_str());
-      entry.headers = curl_slist_append(entry.headers, "Connection: close");
-      curl_easy_setopt(easy, CURLOPT_HTTPHEADER, entry.headers);
+      set_up_request(entry, easy);
     }
     entry.easy = easy;
     ++in_flight;
     curl_multi_add_handle(multi, easy);
+  }
+
+  static void set_up_request(Entry& entry, CURL* easy) {
+    const ProbeSpec& spec = entry.spec;
+    const bool https = spec.protocol == ProbeProtocol::https;
+    const std::string authority = format_address_port(spec.address, spec.port);
+    // https: the host names the server in the handshake; the connection goes to the target all the same.
+    const std::string server =
+        https && !spec.host.empty() ? spec.host.substr(0, spec.host.find(':')) + ":" + std::to_string(spec.port) : authority;
+    curl_easy_setopt(easy, CURLOPT_URL, ((https ? "https://" : "http://") + server + spec.path).c_str());
+    entry.connect_to = curl_slist_append(nullptr, ("::" + authority).c_str());
+    curl_easy_setopt(easy, CURLOPT_CONNECT_TO, entry.connect_to);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, spec.tls_verify ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, spec.tls_verify ? 2L : 0L);
+    curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+    const long version = !spec.http2 ? static_cast<long>(CURL_HTTP_VERSION_1_1)
+                         : https     ? static_cast<long>(CURL_HTTP_VERSION_2TLS)
+                                     : static_cast<long>(CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, version);
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(easy, CURLOPT_USERAGENT, "lb-health/" LB_VERSION);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &discard_body);
+    if (!spec.host.empty()) entry.headers = curl_slist_append(entry.headers, ("Host: " + spec.host).c_str());
+    if (!spec.http2) entry.headers = curl_slist_append(entry.headers, "Connection: close");
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, entry.headers);
+  }
+
+  void start_datagram(Entry& entry) {
+    auto probe = DatagramProbe::open(entry.spec, random());
+    if (!probe) return not_started(entry, probe.error());
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = (*probe)->fd();
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, event.data.fd, &event) != 0) return not_started(entry, std::strerror(errno));
+    entry.datagram = std::move(*probe);
+    datagrams[event.data.fd] = &entry;
+    deadlines.emplace(entry.started + entry.spec.timeout, &entry);
+    ++in_flight;
+  }
+
+  void not_started(Entry& entry, std::string text) {
+    report(entry, {ProbeVerdict::failed, std::move(text), {}});
+    schedule(entry, entry.started + entry.spec.interval);
+  }
+
+  void end_late_datagrams() {
+    while (!deadlines.empty() && deadlines.begin()->first <= Clock::now())
+      finish(*deadlines.begin()->second, no_answer(deadlines.begin()->second->spec));
+  }
+
+  static ProbeResult no_answer(const ProbeSpec& spec) {
+    return {ProbeVerdict::timeout, "no answer within " + std::to_string(spec.timeout.count()) + " ms", {}};
   }
 
   void collect() {
@@ -281,27 +326,37 @@ struct Prober::Impl {
       if (message->msg != CURLMSG_DONE) continue;
       Entry* entry = nullptr;
       curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &entry);
-      ProbeResult result = judge(*entry, message->data.result);
-      release(*entry);
-      if (entry->gone) {
-        entries.erase(entry->spec);
-        continue;
-      }
-      report(*entry, std::move(result));
-      // The next one a whole interval after this one began, ± 10 %, so that targets registered together drift apart.
-      const auto interval = entry->spec.interval;
-      schedule(*entry, std::max(Clock::now(), entry->started + interval - interval / 10 + random_share(interval / 5)));
+      finish(*entry, judge(*entry, message->data.result));
     }
   }
 
-  // Closes the connection (FIN) and keeps the handle for the next probe.
+  void finish(Entry& entry, ProbeResult result) {
+    release(entry);
+    if (entry.gone) {
+      entries.erase(entry.spec);
+      return;
+    }
+    report(entry, std::move(result));
+    // The next one a whole interval after this one began, ± 10 %, so that targets registered together drift apart.
+    const auto interval = entry.spec.interval;
+    schedule(entry, std::max(Clock::now(), entry.started + interval - interval / 10 + random_share(interval / 5)));
+  }
+
+  // Closes the connection (FIN) or socket; a handle is kept for the next probe.
   void release(Entry& entry) {
+    --in_flight;
+    if (entry.datagram != nullptr) {
+      datagrams.erase(entry.datagram->fd());
+      const auto [first, last] = deadlines.equal_range(entry.started + entry.spec.timeout);
+      deadlines.erase(std::find_if(first, last, [&](const auto& item) { return item.second == &entry; }));
+      entry.datagram.reset();  // epoll forgets it with its close
+      return;
+    }
     curl_multi_remove_handle(multi, entry.easy);
     spare.push_back(entry.easy);
-    curl_slist_free_all(entry.headers);
-    entry.headers = nullptr;
+    curl_slist_free_all(std::exchange(entry.headers, nullptr));
+    curl_slist_free_all(std::exchange(entry.connect_to, nullptr));
     entry.easy = nullptr;
-    --in_flight;
   }
 
   static ProbeResult judge(const Entry& entry, CURLcode code) {
@@ -309,7 +364,12 @@ struct Prober::Impl {
     long status = 0;
     curl_easy_getinfo(entry.easy, CURLINFO_RESPONSE_CODE, &status);
     // A status line is the answer, whatever becomes of the body.
-    if (spec.protocol == ProbeProtocol::http && status != 0 && code != CURLE_OPERATION_TIMEDOUT) {
+    const bool http = spec.protocol != ProbeProtocol::tcp;
+    long version = 0;
+    curl_easy_getinfo(entry.easy, CURLINFO_HTTP_VERSION, &version);
+    if (http && spec.http2 && status != 0 && version != CURL_HTTP_VERSION_2_0)
+      return {ProbeVerdict::failed, "the answer is not HTTP/2", {}};
+    if (http && status != 0 && code != CURLE_OPERATION_TIMEDOUT) {
       const std::string said = "HTTP " + std::to_string(status);
       if (status_matches(spec.matcher, status)) return {ProbeVerdict::ok, said, {}};
       return {ProbeVerdict::response_code_mismatch, said + " not in " + spec.matcher, {}};
@@ -318,9 +378,7 @@ struct Prober::Impl {
       if (spec.protocol == ProbeProtocol::tcp) return {ProbeVerdict::ok, "connected", {}};
       return {ProbeVerdict::failed, "no HTTP status in the answer", {}};
     }
-    if (code == CURLE_OPERATION_TIMEDOUT) {
-      return {ProbeVerdict::timeout, "no answer within " + std::to_string(spec.timeout.count()) + " ms", {}};
-    }
+    if (code == CURLE_OPERATION_TIMEDOUT) return no_answer(spec);
     long os_error = 0;
     curl_easy_getinfo(entry.easy, CURLINFO_OS_ERRNO, &os_error);
     if (os_error == ETIMEDOUT) return {ProbeVerdict::timeout, "connect: " + std::string(std::strerror(ETIMEDOUT)), {}};
@@ -341,6 +399,8 @@ struct Prober::Impl {
   std::map<ProbeSpec, std::unique_ptr<Entry>> entries;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> queue;
   std::vector<CURL*> spare;
+  std::unordered_map<int, Entry*> datagrams;           // in flight, by descriptor
+  std::multimap<Clock::time_point, Entry*> deadlines;  // of `datagrams`
   std::size_t in_flight = 0;
   std::uint64_t round = 0;
   std::optional<Clock::time_point> curl_due;

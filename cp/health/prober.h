@@ -1,10 +1,10 @@
 // Active health probes: who is probed, how often, and what came back. One thread, libcurl's multi interface over epoll,
 // at most kMaxProbesInFlight at a time; the rest wait their turn, oldest first.
 //
-//   set_probes(specs) ──▶ due heap ──▶ connect / GET ──▶ result callback (on the prober's thread)
+//   set_probes(specs) ──▶ due heap ──▶ connect / GET / datagram ──▶ result callback (on the prober's thread)
 //
 // A probe is named by what it does (ProbeSpec), not by who wants it: groups that check the same address in the same way
-// share one. Each probe runs on a connection of its own, closed after it. No proxies, no redirects, HTTP/1.1.
+// share one. Each probe runs on a connection or socket of its own, closed after it. No proxies, no redirects.
 #pragma once
 
 #include <chrono>
@@ -22,20 +22,24 @@ namespace lb::cp {
 inline constexpr std::size_t kMaxProbesInFlight = 4096;
 
 struct ProbeSpec {
-  ProbeProtocol protocol = ProbeProtocol::tcp;  // tcp or http
+  ProbeProtocol protocol = ProbeProtocol::tcp;  // any but none
   abi::IpAddress address;
-  std::uint16_t port = 0;  // 1-65535
-  std::string path;        // http only, else empty
-  std::string host;        // http only; empty: the address
-  std::string matcher;     // http only, "200-399,401": matcher_text()
+  std::uint16_t port = 0;  // 1-65535; icmp: 0
+  // http and https, else as they are here
+  std::string path;
+  std::string host;         // empty: the address. Also the server name (SNI) that https asks for
+  std::string matcher;      // "200-399,401": format_matcher()
+  bool http2 = false;       // 2 and nothing else; over http without an upgrade
+  bool tls_verify = false;  // https: the certificate is judged by the system's authorities
+  // udp: bytes
+  std::string send;
+  std::string expect;  // what the answer begins with
   std::chrono::milliseconds interval{10'000};
   std::chrono::milliseconds timeout{5'000};
   friend auto operator<=>(const ProbeSpec&, const ProbeSpec&) = default;
 };
 
-// "200-399,404", the form of ProbeSpec::matcher.
-std::string matcher_text(const std::vector<StatusRange>& matcher);
-// Whether `status` is within a matcher_text().
+// Whether `status` is within a ProbeSpec::matcher.
 bool status_matches(const std::string& matcher, long status);
 
 struct ProbeResult {

@@ -42,6 +42,41 @@ std::string_view to_string(StateReason reason) {
   return "?";
 }
 
+std::string format_matcher(const std::vector<StatusRange>& matcher) {
+  std::string text;
+  for (const StatusRange& range : matcher) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(range.first);
+    if (range.last != range.first) text += '-' + std::to_string(range.last);
+  }
+  return text;
+}
+
+std::optional<std::string> unescape(std::string_view text) {
+  std::string bytes;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] < ' ' || text[at] > '~') return std::nullopt;
+    if (text[at] != '\\') {
+      bytes += text[at];
+      continue;
+    }
+    if (++at == text.size()) return std::nullopt;
+    constexpr std::string_view kLetters = "nrt\\";
+    constexpr std::string_view kBytes = "\n\r\t\\";
+    if (const std::size_t letter = kLetters.find(text[at]); letter != std::string_view::npos) {
+      bytes += kBytes[letter];
+      continue;
+    }
+    std::uint8_t byte = 0;
+    const std::string_view digits = text.substr(at + 1, 2);
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), byte, 16);
+    if (text[at] != 'x' || digits.size() != 2 || parsed.ptr != digits.data() + 2) return std::nullopt;
+    bytes += static_cast<char>(byte);
+    at += 2;
+  }
+  return bytes;
+}
+
 std::string_view to_string(ListenerProtocol protocol) {
   switch (protocol) {
     case ListenerProtocol::tcp: return "TCP";

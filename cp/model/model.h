@@ -51,7 +51,7 @@ struct Listener {
   bool operator==(const Listener&) const = default;
 };
 
-enum class ProbeProtocol : std::uint8_t { tcp, http, none };
+enum class ProbeProtocol : std::uint8_t { tcp, http, none, https, udp, icmp };
 
 struct StatusRange {
   std::uint16_t first = 200;
@@ -69,6 +69,12 @@ struct HealthCheck {
   std::chrono::seconds timeout{5};
   std::uint32_t healthy_threshold = 5;
   std::uint32_t unhealthy_threshold = 2;
+  bool http2 = false;                        // HTTP and HTTPS
+  bool tls_verify = false;                   // HTTPS: the certificate by the system's authorities
+  std::string send;                          // UDP, as written: unescape() gives the bytes
+  std::string expect;                        // UDP, as written: what an answer begins with
+  std::uint32_t removal_limit_percent = 10;  // of a group's targets that may time out within 10 s; 100: no limit
+  bool flap_damping = true;
   bool operator==(const HealthCheck&) const = default;
 };
 
@@ -89,13 +95,15 @@ struct TargetGroup {
   bool gue_ipv6_zero_checksum = false;     // gue: RFC 6935
   std::optional<std::uint32_t> gre_key;    // gre: RFC 2890
   bool outer_fragmentation = false;        // tunnels: fragment the outer packet where it does not fit
+  abi::Algorithm algorithm = abi::Algorithm::maglev;
   std::uint32_t table_size = 65537;
   std::chrono::seconds deregistration_delay{300};
-  bool terminate_on_deregistration = false;
+  abi::TrackedFlows after_deregistration = abi::TrackedFlows::keep;
   bool terminate_on_unhealthy = true;
   std::chrono::seconds unhealthy_draining_interval{0};
   std::uint32_t minimum_healthy_count = 1;
   std::uint32_t minimum_healthy_percentage = 0;  // 0: off
+  std::chrono::seconds slow_start{0};            // 0: off
   std::chrono::seconds tcp_idle_timeout{350};
   std::chrono::seconds udp_idle_timeout{120};
   HealthCheck health_check;
@@ -223,6 +231,9 @@ std::optional<AddressPort> parse_address_port(
     std::string_view text);  // what format_address_port writes; the port is 0-65535
 std::string format_mac(const abi::MacAddress& mac);
 std::optional<abi::MacAddress> parse_mac(std::string_view text);
+std::string format_matcher(const std::vector<StatusRange>& matcher);  // "200-399,404"
+// The bytes that printable ASCII stands for: \n \r \t \\ and \xHH are escapes. nullopt: another character or escape.
+std::optional<std::string> unescape(std::string_view text);
 std::string_view to_string(ListenerProtocol protocol);  // "TCP", "UDP", "TCP_UDP"
 
 }  // namespace lb::cp

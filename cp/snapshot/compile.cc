@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <tuple>
 #include <unordered_map>
 #include <utility>
@@ -169,10 +170,11 @@ class Assembly {
     const TargetIdentities identities(config.name);
     std::vector<std::pair<MaglevTarget, const TargetInput*>> rotation;
     rotation.reserve(input.targets.size());
+    const bool ramps = std::ranges::any_of(input.targets, [](const auto& target) { return target.ramp != kRampSteps; });
     for (const TargetInput& target : input.targets) {
       const std::uint64_t identity = identities.of(target.key.address, target.key.port);
       if (auto ok = add_target(target, identity, config, index); !ok) return ok;
-      if (target.weight > 0) rotation.push_back({{identity, target.weight}, &target});
+      if (target.weight > 0) rotation.push_back({{identity, target.weight * (ramps ? target.ramp : 1)}, &target});
     }
     if (rotation.size() > abi::kMaxTargetsPerGroup) {
       return too_many(("targets in target group " + config.name).c_str(), rotation.size(), abi::kMaxTargetsPerGroup);
@@ -193,6 +195,10 @@ class Assembly {
     group.mode = config.mode;
     group.stickiness = config.stickiness;
     group.fail_open = input.fail_open ? 1 : 0;
+    group.algorithm = config.algorithm;
+    std::uint32_t unit = 0;
+    for (const auto& [target, from] : rotation) unit = std::gcd(unit, from->weight);
+    group.weight_unit = static_cast<std::uint16_t>(std::max(unit, 1U));
     if (rotation.empty()) return {};
 
     TableRecipe recipe{config.name, config.table_size, {}};

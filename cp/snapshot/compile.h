@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "cp/model/model.h"
+#include "cp/snapshot/decide.h"
 #include "dp/abi/snapshot.h"
 
 namespace lb::cp {
@@ -32,6 +33,7 @@ struct TargetInput {
   abi::TargetState state = abi::TargetState::initial;
   abi::TrackedFlows tracked = abi::TrackedFlows::keep;
   NextHop next_hop;
+  std::uint32_t ramp = kRampSteps;  // slow start: so many kRampSteps-ths of its weight count in the table
 };
 
 struct GroupInput {

@@ -44,8 +44,8 @@ TargetDecision decide_leaving(const TargetGroup& group, bool fail_open, const Ta
   if (!moment.past(target.drain_ends_unix_ms)) {
     return {TargetState::draining, StateReason::deregistration_in_progress, 0, TrackedFlows::keep};
   }
-  const bool reset = group.terminate_on_deregistration && !fail_open;
-  return {TargetState::unused, StateReason::not_registered, 0, reset ? TrackedFlows::reset : TrackedFlows::keep};
+  const bool spared = fail_open && group.after_deregistration == TrackedFlows::reset;
+  return {TargetState::unused, StateReason::not_registered, 0, spared ? TrackedFlows::keep : group.after_deregistration};
 }
 
 TargetDecision decide_unhealthy(const TargetGroup& group, bool fail_open, std::int64_t recovered, const TargetFacts& target,
@@ -69,15 +69,32 @@ TargetDecision decide_unhealthy(const TargetGroup& group, bool fail_open, std::i
   return decision;
 }
 
+// Linear: step k of kRampSteps begins after (k - 1) / kRampSteps of the duration.
+std::uint32_t ramp_of(const TargetGroup& group, const TargetFacts& target, Moment& moment) {
+  const std::int64_t duration = std::chrono::milliseconds(group.slow_start).count();
+  if (duration == 0 || target.ramp_from_unix_ms == 0) return kRampSteps;
+  const std::int64_t passed = std::max<std::int64_t>(moment.now - target.ramp_from_unix_ms, 0);
+  const auto step = static_cast<std::uint32_t>(std::min<std::int64_t>(passed * kRampSteps / duration, kRampSteps - 1)) + 1;
+  if (step < kRampSteps) moment.past(target.ramp_from_unix_ms + (step * duration + kRampSteps - 1) / kRampSteps);
+  return step;
+}
+
+TargetDecision in_rotation(TargetState state, StateReason reason, const TargetGroup& group, bool fail_open,
+                           const TargetFacts& target, Moment& moment) {
+  const std::uint32_t ramp = fail_open ? kRampSteps : ramp_of(group, target, moment);
+  return {state, reason, target.weight, TrackedFlows::keep, ramp};
+}
+
 TargetDecision decide_target(const TargetGroup& group, const GroupFacts& facts, const GroupDecision& decided,
                              const TargetFacts& target, Moment& moment) {
   if (target.invalid) return {TargetState::unused, StateReason::invalid_target, 0, TrackedFlows::rehash};
   if (target.leaving) return decide_leaving(group, decided.fail_open, target, moment);
   if (!facts.in_use) return {TargetState::unused, StateReason::not_in_use, 0, TrackedFlows::keep};
   if (!target.probed)
-    return {TargetState::unavailable, StateReason::health_check_disabled, target.weight, TrackedFlows::keep};
+    return in_rotation(TargetState::unavailable, StateReason::health_check_disabled, group, false, target, moment);
   switch (target.health) {
-    case Health::healthy: return {TargetState::healthy, StateReason::none, target.weight, TrackedFlows::keep};
+    case Health::healthy:
+      return in_rotation(TargetState::healthy, StateReason::none, group, decided.fail_open, target, moment);
     case Health::unhealthy: return decide_unhealthy(group, decided.fail_open, decided.recovered_unix_ms, target, moment);
     case Health::initial: break;
   }
@@ -101,11 +118,11 @@ GroupDecision decide(const TargetGroup& group, const GroupFacts& facts, std::spa
 }
 
 bool RemovalLimit::allow(std::size_t group_targets, StateReason reason, std::int64_t last_success_elsewhere_unix_ms,
-                         std::int64_t now_unix_ms) {
+                         std::int64_t now_unix_ms, std::uint32_t percent) {
   if (group_targets < 20 || reason != StateReason::timeout) return true;
   std::erase_if(removals_, [&](std::int64_t at) { return at <= now_unix_ms - kWindowMs || at > now_unix_ms; });
   const bool lifted = last_success_elsewhere_unix_ms > now_unix_ms - kWindowMs;
-  if (!lifted && removals_.size() >= std::max<std::size_t>(1, group_targets / 10)) return false;
+  if (!lifted && removals_.size() >= std::max<std::size_t>(1, group_targets * percent / 100)) return false;
   removals_.push_back(now_unix_ms);
   return true;
 }

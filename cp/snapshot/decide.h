@@ -3,11 +3,11 @@
 // event stands in docs/architecture.md; attribute names, thresholds and reasons are those of AWS NLB.
 //
 //   leaving (drained or removed)   draining until its delay ends, then unused/NotRegistered; no new flows.
-//                                  Tracked flows: keep; after the delay reset if connection termination is on, else left.
+//                                  Tracked flows: keep; after the delay left, reset or re-hashed as configured.
 //   nobody's group                 unused/NotInUse
 //   no probes                      unavailable/HealthCheckDisabled, in rotation
 //   initial                        no new flows unless the group is fail-open
-//   healthy                        in rotation
+//   healthy                        in rotation; with a share that grows while it is in slow start
 //   unhealthy                      no new flows unless fail-open. Tracked flows: reset one probe interval later (TCP with
 //                                  connection termination); else keep for the draining interval, if there is one;
 //                                  else re-hash.
@@ -27,6 +27,9 @@
 
 namespace lb::cp {
 
+// Slow start: the share of the Maglev table grows in so many steps, so that few flows move at each.
+inline constexpr std::uint32_t kRampSteps = 64;
+
 inline constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 
 struct TargetFacts {
@@ -38,6 +41,7 @@ struct TargetFacts {
   bool leaving = false;                      // drained by the operator or removed
   std::int64_t drain_ends_unix_ms = 0;       // if leaving
   std::int64_t unhealthy_since_unix_ms = 0;  // if unhealthy
+  std::int64_t ramp_from_unix_ms = 0;        // its slow start began then; 0: it has none
 };
 
 struct TargetDecision {
@@ -45,6 +49,7 @@ struct TargetDecision {
   StateReason reason = StateReason::none;
   std::uint32_t weight = 0;  // in the table
   abi::TrackedFlows tracked = abi::TrackedFlows::keep;
+  std::uint32_t ramp = kRampSteps;  // 1-kRampSteps: how much of its weight counts, in kRampSteps-ths
   bool operator==(const TargetDecision&) const = default;
 };
 
@@ -64,14 +69,14 @@ struct GroupDecision {
 GroupDecision decide(const TargetGroup& group, const GroupFacts& facts, std::span<const TargetFacts> targets,
                      std::int64_t now_unix_ms);
 
-// Holds back targets that time out together (rule 8): in groups of at least 20 targets, at most max(1, 10 %) may become
+// Holds back targets that time out together (rule 8): in groups of at least 20 targets, at most max(1, `percent`) may become
 // unhealthy by `Timeout` within 10 s, unless a probe to another group has succeeded in that time (then lb's own
 // network is not what is broken).
 class RemovalLimit {
  public:
   // Whether one more removal is allowed now; if so, it is counted.
   bool allow(std::size_t group_targets, StateReason reason, std::int64_t last_success_elsewhere_unix_ms,
-             std::int64_t now_unix_ms);
+             std::int64_t now_unix_ms, std::uint32_t percent = 10);
 
  private:
   static constexpr std::int64_t kWindowMs = 10'000;

@@ -25,7 +25,7 @@ namespace lb::cp {
 // Who takes slots. Walks follow from identity and seed.
 struct MaglevTarget {
   std::uint64_t identity = 0;
-  std::uint32_t weight = 1;  // 1-65535
+  std::uint32_t weight = 1;  // 1-65535, kRampSteps times that where one ramps
   friend auto operator<=>(const MaglevTarget&, const MaglevTarget&) = default;
 };
 

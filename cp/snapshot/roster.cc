@@ -49,7 +49,17 @@ TargetFacts facts_of(const GroupRecord& group, const TargetRecord& target, bool 
           .invalid = target.local || is_vip,
           .leaving = leaving(target),
           .drain_ends_unix_ms = target.status.drain_ends_unix_ms,
-          .unhealthy_since_unix_ms = target.unhealthy_since_unix_ms};
+          .unhealthy_since_unix_ms = target.unhealthy_since_unix_ms,
+          .ramp_from_unix_ms = target.ramp_from_unix_ms};
+}
+
+// Whether a target of the group, other than `except`, takes new flows by its own health.
+bool any_serves(const GroupRecord& group, const TargetRecord* except) {
+  const bool probed = group.config.health_check.protocol != ProbeProtocol::none;
+  return std::ranges::any_of(group.targets, [&](const auto& item) {
+    const TargetRecord& target = item.second;
+    return &target != except && !leaving(target) && target.weight > 0 && (!probed || target.health == Health::healthy);
+  });
 }
 
 }  // namespace
@@ -120,9 +130,10 @@ void Roster::apply_groups(const Config& config, std::int64_t now_unix_ms) {
     group.config = wanted;
     group.removed = false;
     std::set<TargetKey> keys;
+    const bool others_serve = wanted.slow_start.count() > 0 && any_serves(group, nullptr);
     for (const Target& target : wanted.targets) {
       TargetKey key{wanted.name, target.address, target.port};
-      add_target(group, key, target.weight, now_unix_ms);
+      add_target(group, key, target.weight, others_serve, now_unix_ms);
       keys.insert(std::move(key));
     }
     for (auto& [key, target] : group.targets) {
@@ -136,7 +147,8 @@ void Roster::apply_groups(const Config& config, std::int64_t now_unix_ms) {
   }
 }
 
-void Roster::add_target(GroupRecord& group, const TargetKey& key, std::uint32_t weight, std::int64_t now_unix_ms) {
+void Roster::add_target(GroupRecord& group, const TargetKey& key, std::uint32_t weight, bool others_serve,
+                        std::int64_t now_unix_ms) {
   auto [at, added] = group.targets.try_emplace(key);
   TargetRecord& target = at->second;
   target.weight = weight;
@@ -145,6 +157,8 @@ void Roster::add_target(GroupRecord& group, const TargetKey& key, std::uint32_t 
   target.key = key;
   target.status.id = *target_ids_.take();  // apply() has counted
   target.status.since_unix_ms = now_unix_ms;
+  target.joined_late = others_serve;
+  if (others_serve && group.config.health_check.protocol == ProbeProtocol::none) target.ramp_from_unix_ms = now_unix_ms;
   by_address_[key.address].insert(key);
   ++membership_;
   note(now_unix_ms, object_of(key), "", to_string(target.status.state), to_string(target.status.reason), "");
@@ -235,6 +249,12 @@ bool Roster::set_health(const TargetKey& key, Health health, StateReason failure
   target.status.detail = detail;
   if (target.health == health && (target.failure == failure || health == Health::healthy)) return true;
   if (health == Health::unhealthy && target.health != Health::unhealthy) target.unhealthy_since_unix_ms = now_unix_ms;
+  if (health == Health::healthy) {
+    const bool comes_late = target.joined_late || target.health == Health::unhealthy;
+    const bool ramps = comes_late && group->second.config.slow_start.count() > 0 && any_serves(group->second, &target);
+    target.ramp_from_unix_ms = ramps ? now_unix_ms : 0;
+    target.joined_late = false;
+  }
   target.health = health;
   target.failure = health == Health::healthy ? StateReason::none : failure;
   group->second.dirty = true;
@@ -337,10 +357,11 @@ bool Roster::settle_group(GroupRecord& group, std::int64_t now_unix_ms, const Fl
     if (input != nullptr) {
       TargetInput& in = input->targets[i];
       changed |= in.weight != decision.weight || in.state != decision.state || in.tracked != decision.tracked ||
-                 in.next_hop != target.next_hop;
+                 in.ramp != decision.ramp || in.next_hop != target.next_hop;
       in.weight = decision.weight;
       in.state = decision.state;
       in.tracked = decision.tracked;
+      in.ramp = decision.ramp;
       in.next_hop = target.next_hop;
     }
     ++i;
@@ -420,7 +441,8 @@ void Roster::rebuild_groups() {
     std::size_t i = 0;
     for (const auto& [key, target] : group.targets) {
       const TargetDecision& decision = group.decided[i++];
-      input.targets.push_back({key, target.status.id, decision.weight, decision.state, decision.tracked, target.next_hop});
+      input.targets.push_back(
+          {key, target.status.id, decision.weight, decision.state, decision.tracked, target.next_hop, decision.ramp});
     }
   }
   reshaped_ = false;

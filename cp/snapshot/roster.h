@@ -36,6 +36,8 @@ struct TargetRecord {
   Health health = Health::initial;
   StateReason failure = StateReason::none;  // of the last failed probe
   std::int64_t unhealthy_since_unix_ms = 0;
+  bool joined_late = false;            // registered while others of its group served: it has a slow start before it
+  std::int64_t ramp_from_unix_ms = 0;  // its slow start began then; 0: none
   NextHop next_hop;
   bool local = false;  // its address is this host's
 };
@@ -132,7 +134,8 @@ class Roster {
 
   void apply_groups(const Config& config, std::int64_t now_unix_ms);
   void apply_listeners(const Config& config, std::int64_t now_unix_ms);
-  void add_target(GroupRecord& group, const TargetKey& key, std::uint32_t weight, std::int64_t now_unix_ms);
+  void add_target(GroupRecord& group, const TargetKey& key, std::uint32_t weight, bool others_serve,
+                  std::int64_t now_unix_ms);
   void remove_target(const GroupRecord& group, TargetRecord& target, std::int64_t now_unix_ms);
   void refresh_use();
   bool settle_group(GroupRecord& group, std::int64_t now_unix_ms, const FlowsOf& flows_of);

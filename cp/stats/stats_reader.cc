@@ -32,6 +32,7 @@ ListenerCounters at_or_zero(const std::vector<ListenerCounters>& all, std::uint3
 
 void StatsReader::attach(StatsView view, std::uint64_t instance) {
   if (instance != instance_) {
+    if (view_.workers.empty()) listener_start_.clear();  // those restored were another's
     base_.resize(std::max(base_.size(), view_.workers.size()));
     for (std::size_t worker = 0; worker < view_.workers.size(); ++worker) {
       for (std::size_t i = 0; i < abi::kCounterCount; ++i)
@@ -99,9 +100,27 @@ ListenerCounters StatsReader::listener(std::uint32_t counter_index) const {
   return counters;
 }
 
+void StatsReader::restore_listener_starts(std::uint64_t instance, std::vector<ListenerCounters> starts) {
+  instance_ = instance;
+  listener_start_ = std::move(starts);
+}
+
 void StatsReader::start_listener(std::uint32_t counter_index) {
   listener_start_.resize(std::max<std::size_t>(listener_start_.size(), counter_index + 1));
   listener_start_[counter_index] = raw_listener(counter_index);
+}
+
+std::vector<ListenerCounters> StatsReader::listener_starts() const {
+  const auto above = [](std::uint64_t start, std::uint64_t base) { return start - std::min(start, base); };
+  std::vector<ListenerCounters> starts = listener_start_;
+  for (std::uint32_t index = 0; index < starts.size(); ++index) {
+    ListenerCounters base = at_or_zero(listener_base_, index);
+    add(base, at_or_zero(listener_base_, index + 1));
+    ListenerCounters& start = starts[index];
+    start = {above(start.packets, base.packets), above(start.bytes, base.bytes), above(start.new_flows, base.new_flows),
+             above(start.dropped_packets, base.dropped_packets)};
+  }
+  return starts;
 }
 
 std::optional<std::uint64_t> StatsReader::target_flows(std::uint32_t target_id) const {

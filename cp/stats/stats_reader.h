@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "cp/model/live.h"
@@ -48,6 +49,11 @@ class StatsReader {
   // A counter index has got a new owner: its count begins at zero.
   void start_listener(std::uint32_t counter_index);
   // Entries that name a target, all workers. nullopt: lb-dp is away, or does not know the id.
+  // What start_listener() has remembered of the present lb-dp, by counter index: kept across a restart of lb-cp.
+  [[nodiscard]] std::vector<ListenerCounters> listener_starts() const;
+  [[nodiscard]] std::uint64_t instance() const { return instance_; }
+  // Before attach(). They hold if that lb-dp, `instance`, still runs: another one has begun to count anew.
+  void restore_listener_starts(std::uint64_t instance, std::vector<ListenerCounters> starts);
   [[nodiscard]] std::optional<std::uint64_t> target_flows(std::uint32_t target_id) const;
 
  private:

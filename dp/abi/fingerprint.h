@@ -72,7 +72,8 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = mix_all(h, offsetof(TargetGroup, slot_count), offsetof(TargetGroup, slots_offset), offsetof(TargetGroup, first_target),
               offsetof(TargetGroup, target_count), offsetof(TargetGroup, table_hash), offsetof(TargetGroup, name),
               offsetof(TargetGroup, tcp_idle_timeout_s), offsetof(TargetGroup, udp_idle_timeout_s),
-              offsetof(TargetGroup, mode), offsetof(TargetGroup, stickiness), offsetof(TargetGroup, fail_open));
+              offsetof(TargetGroup, mode), offsetof(TargetGroup, stickiness), offsetof(TargetGroup, fail_open),
+              offsetof(TargetGroup, algorithm), offsetof(TargetGroup, weight_unit), kAlgorithmCount);
   h = size_align<Target>(h);
   h = mix_all(h, offsetof(Target, identity), offsetof(Target, group), offsetof(Target, port), offsetof(Target, weight),
               offsetof(Target, flags), offsetof(Target, tracked), offsetof(Target, state), offsetof(Target, out_port),

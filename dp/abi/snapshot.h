@@ -156,7 +156,9 @@ struct alignas(kCacheLineBytes) TargetGroup {
   ForwardingMode mode = ForwardingMode::ipip;
   Stickiness stickiness = Stickiness::five_tuple;
   std::uint8_t fail_open = 0;  // 1: too few healthy targets, all get traffic
-  std::uint8_t reserved[5] = {};
+  Algorithm algorithm = Algorithm::maglev;
+  std::uint16_t weight_unit = 1;  // greatest common divisor of the weights in rotation; at least 1
+  std::uint8_t reserved[2] = {};
 };
 static_assert(sizeof(TargetGroup) == 64);
 

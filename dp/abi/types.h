@@ -57,6 +57,10 @@ inline constexpr std::uint16_t kGuePort = 6080;  // of IANA; the default
 enum class Stickiness : std::uint8_t { five_tuple = 0, source_ip = 1, source_ip_dest_ip = 2, source_ip_dest_ip_proto = 3 };
 inline constexpr std::uint8_t kStickinessCount = 4;
 
+// How a new flow is given its target. What has no entry in the flow table always goes by Maglev.
+enum class Algorithm : std::uint8_t { maglev = 0, round_robin = 1, least_connections = 2 };
+inline constexpr std::uint8_t kAlgorithmCount = 3;
+
 // What becomes of a target's tracked flows, decided by lb-cp, obeyed by workers at the next packet of each flow.
 //   keep     forward as before (healthy, draining, weight 0, fail-open)
 //   reset    TCP: answer RST to the client and send one to the target; UDP: as rehash
@@ -82,6 +86,15 @@ inline constexpr std::uint8_t kTargetStateCount = 7;
     case ForwardingMode::ipip: return "ipip";
     case ForwardingMode::gue: return "gue";
     case ForwardingMode::gre: return "gre";
+  }
+  return "?";
+}
+
+[[nodiscard]] constexpr std::string_view to_string(Algorithm algorithm) {
+  switch (algorithm) {
+    case Algorithm::maglev: return "maglev";
+    case Algorithm::round_robin: return "round_robin";
+    case Algorithm::least_connections: return "least_connections";
   }
   return "?";
 }

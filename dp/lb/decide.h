@@ -170,7 +170,7 @@ LB_INLINE bool pick_slot_plain(const Snapshot& snapshot, const abi::Listener& li
   const abi::TargetGroup& group = snapshot.groups()[index];
   const bool sticky = group.stickiness != abi::Stickiness::five_tuple ||
                       (listener.group_count != 1 && group_stickiness(snapshot, listener) != abi::Stickiness::five_tuple);
-  if (sticky || group.slot_count == 0 || group.fail_open != 0) return false;
+  if (sticky || group.slot_count == 0 || group.fail_open != 0 || group.algorithm != abi::Algorithm::maglev) return false;
   picked.group = index;
   picked.slot = static_cast<std::uint32_t>(fastrange(h.low, group.slot_count));
   picked.target = abi::kNoIndex;

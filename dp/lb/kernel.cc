@@ -331,15 +331,25 @@ LB_INLINE bool insert(Work& work, std::uint32_t i, std::uint32_t target, FlowSta
   burst.slot[i] = picked.slot;
   burst.target[i] = picked.target;
   if (picked.reason != abi::DropReason::none) return drop(work, i, picked.reason);
-  const abi::Target& target = work.snapshot->targets()[picked.target];
-  if ((target.flags & abi::kTargetResolved) == 0) return drop(work, i, abi::DropReason::next_hop_unresolved);
+  std::uint32_t id = picked.target;
+  if (work.snapshot->groups()[picked.group].algorithm != abi::Algorithm::maglev &&
+      begins_flow(judgement.next, work.tcp_flags[i])) {
+    id = choose_by_algorithm(work, picked);
+  }
+  burst.target[i] = id;
+  if ((work.snapshot->targets()[id].flags & abi::kTargetResolved) == 0) {
+    return drop(work, i, abi::DropReason::next_hop_unresolved);
+  }
   count(work, abi::Counter::fail_open_flows) += work.snapshot->groups()[picked.group].fail_open;
   bool tracked = true;
   if (slot.line != nullptr) {
-    repoint(work.options.flows->state(), slot, picked.target, judgement.next, work.tick);
+    repoint(work.options.flows->state(), slot, id, judgement.next, work.tick);
   } else {
-    tracked = insert(work, i, picked.target, judgement.next);
+    tracked = insert(work, i, id, judgement.next);
+    if (!tracked) id = burst.target[i] = picked.target;  // its later packets go by Maglev
   }
+  const abi::Target& target = work.snapshot->targets()[id];
+  if ((target.flags & abi::kTargetResolved) == 0) return drop(work, i, abi::DropReason::next_hop_unresolved);
   burst.flow[i] = tracked ? FlowResult::fresh : FlowResult::none;
   if (!tracked) {
     ++count(work, abi::Counter::flow_untracked);

@@ -67,6 +67,9 @@ struct PipelineOptions {
   FlowTable* flows = nullptr;                    // owned by the caller; this worker's
   abi::WorkerStats* stats = nullptr;             // this worker's counters
   abi::ListenerStats* listener_stats = nullptr;  // listener_capacity blocks, by Listener::counter_index
+  // Tracked flows by target id, one array a worker, as long as flows->state().target_count each: read, for
+  // least_connections. Empty: this worker's count alone.
+  std::span<const std::uint32_t* const> target_flows = {};
   ExtraPackets* extra = nullptr;
   // The flow tables of all workers of this lb-dp, under one node secret; this one's is `worker`. Read only, while their
   // owners write. Empty or one: there are no others to look into.

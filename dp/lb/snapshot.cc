@@ -348,6 +348,10 @@ class SnapshotVerifier {
       if (static_cast<std::uint8_t>(group.stickiness) >= abi::kStickinessCount) {
         return refuse(kBounds, "groups[%zu]: stickiness %u", i, static_cast<unsigned>(group.stickiness));
       }
+      if (static_cast<std::uint8_t>(group.algorithm) >= abi::kAlgorithmCount) {
+        return refuse(kBounds, "groups[%zu]: algorithm %u", i, static_cast<unsigned>(group.algorithm));
+      }
+      if (group.weight_unit == 0) return refuse(kBounds, "groups[%zu]: weight unit 0", i);
       if (group.fail_open > 1) return refuse(kBounds, "groups[%zu]: fail_open %u", i, group.fail_open);
       for (const std::uint32_t seconds : {group.tcp_idle_timeout_s, group.udp_idle_timeout_s}) {
         if (seconds < kMinIdleTimeoutS || seconds > kMaxIdleTimeoutS)

@@ -8,6 +8,7 @@
 
 #include "dp/abi/counters.h"
 #include "dp/base/compiler.h"
+#include "dp/lb/algorithm.h"
 #include "dp/lb/decide.h"
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/pipeline.h"
@@ -75,6 +76,7 @@ struct alignas(abi::kCacheLineBytes) Work {
         notes(from.notes.empty() ? std::make_unique<FragmentNotes>() : nullptr) {}
 
   PipelineOptions options;
+  std::unique_ptr<Turn[]> turns = std::make_unique<Turn[]>(abi::kMaxGroups);  // by group, of those by round_robin
   RateLimit resets;
   RateLimit errors;
   RateLimit echoes;

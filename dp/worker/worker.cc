@@ -39,6 +39,8 @@ Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports&
       rx_tx_(ports, index, std::span(counted_.counters).first<abi::kCounterCount>(), config.punt.packets_per_second),
       millisecond_tsc_(rte_get_tsc_hz() / 1000) {
   store(shared_.lcore, config.workers[index].cpu);
+  for (std::uint32_t other = 0; other < config.workers.size(); ++other)
+    all_target_flows_.push_back(stats.target_flows(other).data());
 }
 
 void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes) {
@@ -48,6 +50,7 @@ void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> not
   pipeline_.emplace(PipelineOptions{.flows = &*flows_,
                                     .stats = &counted_,
                                     .listener_stats = listener_stats_.data(),
+                                    .target_flows = all_target_flows_,
                                     .extra = &rx_tx_,
                                     .tables = tables_,
                                     .worker = index_,

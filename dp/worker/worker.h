@@ -61,7 +61,8 @@ class Worker {
   abi::WorkerStats& shared_;  // what others see
   std::span<abi::ListenerStats> listener_stats_;
   std::span<std::uint32_t> target_flows_;
-  abi::WorkerStats counted_{};  // what this worker counts on; copied to shared_ after each burst
+  std::vector<const std::uint32_t*> all_target_flows_;  // of every worker
+  abi::WorkerStats counted_{};                          // what this worker counts on; copied to shared_ after each burst
   io::RxTx rx_tx_;
   std::vector<std::span<const abi::FlowLine>> tables_;  // of all workers
   std::optional<FlowTable> flows_;

@@ -7,6 +7,8 @@
   change-to-first-packet   lbctl drain or undrain (its start included) until the first packet of a new flow goes the new way
   cp-restart-ready         start of lb-cp after a kill -9 until it answers and every worker forwards by a generation of its epoch
   dp-restart-gap           lb-dp killed and started again: the longest time without a forwarded packet
+  changes-per-second       drains and undrains that four clients at once get through, each an lbctl of its own
+  storm-api-latency        lbctl while half of 10,000 targets fail and return every 2 s
   …-cpu                    what lb-cp and lb-dp used of the CPUs meanwhile: on shared machines the better number
 
 Every packet is a flow of its own, so the time between packets limits what is seen: --rate per second.
@@ -14,6 +16,7 @@ Every packet is a flow of its own, so the time between packets limits what is se
 
 import argparse
 import ctypes
+import itertools
 import json
 import os
 import pathlib
@@ -236,10 +239,10 @@ punt: {{tap: none}}
 
     # Rows.
 
-    def row(self, name, values, unit, goal=None, p99_goal=None):
+    def row(self, name, values, unit, goal=None, p99_goal=None, more_is_better=False):
         values = sorted(values)
         value, p99 = statistics.median(values), values[min(len(values) - 1, len(values) * 99 // 100)]
-        met = None if goal is None else value <= goal and (p99_goal is None or p99 <= p99_goal)
+        met = None if goal is None else value >= goal if more_is_better else value <= goal and (p99_goal is None or p99 <= p99_goal)
         self.found.append({"name": name, "value": round(value, 3), "p99": round(p99, 3), "unit": unit, "goal": goal, "met": met})
         goals = "" if goal is None else f"goal {goal:g} {unit}" + (f", p99 {p99_goal:g} {unit}" if p99_goal else "") + (": met" if met else ": missed")
         print(f"{name:<26} {value:>9.3f} {unit:<3} p99 {p99:>9.3f}  of {len(values):<4} {goals}", flush=True)
@@ -287,6 +290,59 @@ punt: {{tap: none}}
         self.row("change-to-first-packet", times, "ms", 50, 250)
         self.row("change-cpu", cpus, "ms")
 
+    def changes_per_second(self):
+        """Four operators drain and undrain targets of their own, as fast as lb-cp answers them."""
+        done, end = [], time.monotonic() + 5
+
+        def change(number):
+            target = f"10.100.{number}.1:{1000 + number}"
+            for verb in itertools.cycle(("drain", "undrain")):
+                self.lbctl(verb, target)
+                done.append(verb)
+                if time.monotonic() > end:
+                    return
+
+        start, cpu = time.monotonic(), self.cpu()
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds, cpu = time.monotonic() - start, self.cpu() - cpu
+        self.row("changes-per-second", [len(done) / seconds], "1/s", 100, more_is_better=True)
+        self.row("changes-cpu", [1000 * cpu / len(done)], "ms")
+
+    def storm(self):
+        """Every second of 10,000 targets fails and returns every 2 s; meanwhile the API is asked."""
+        path = FOLDER / "storm.yaml"
+        lines = ["version: 1", "vips:", f"  - {{name: web, address: {VIP}}}", "listeners:"]
+        lines += [f"  - {{name: l{g}, vip: web, protocol: TCP, port: {1000 + g}, target_groups: [{{name: g{g}}}]}}" for g in range(100)]
+        lines += ["target_groups:"]
+        for g in range(100):
+            targets = ", ".join(f"{{address: 10.100.{g}.{t + 1}}}" for t in range(100))
+            lines.append(f"  - {{name: g{g}, protocol: TCP, table_size: 4093, health_check: {{port: {8001 + g % 2}, interval: 2, timeout: 1, "
+                         f"healthy_threshold: 2, flap_damping: false}}, targets: [{targets}]}}")
+        path.write_text("\n".join(lines) + "\n")
+        run(inside(NET, "ip", "route", "replace", "local", "10.100.0.0/14", "dev", "lo"))
+        server = Process("storm", inside(NET, sys.executable, __file__, "--serve-storm"), FOLDER / "storm.log", True)
+        try:
+            self.lbctl("apply", "--force", "-f", path)
+            wait_until("all targets to have been probed", lambda: not any(
+                row["state"] == "initial" for row in rows(json.loads(self.lbctl("get", "targets", "-o", "json").stdout))), 60)
+            times = []
+            end = time.monotonic() + 12
+            while time.monotonic() < end:
+                start = time.monotonic()
+                self.lbctl("get", "workers")
+                times.append(1000 * (time.monotonic() - start))
+                time.sleep(0.05)
+            events = rows(json.loads(self.lbctl("get", "targets", "-o", "json").stdout))
+            if len({row["state"] for row in events}) < 2:
+                raise LabError("no target failed: this was no storm")
+            self.row("storm-api-latency", times, "ms", 100)
+        finally:
+            server.stop(signal.SIGKILL)
+
     def restart_cp(self):
         times = []
         for _ in range(self.options.repeats):
@@ -314,6 +370,25 @@ punt: {{tap: none}}
         self.row("dp-restart-gap", times, "ms")
 
 
+def serve_storm():
+    """Port 8001 is open, port 8002 every other 2 s, on every address."""
+    def listen(port):
+        listening = socket.create_server(("0.0.0.0", port), backlog=4096)
+        listening.settimeout(0.05)
+        return listening
+
+    steady, flapping = listen(8001), None
+    while True:
+        if (int(time.monotonic()) // 2 % 2 == 0) != (flapping is not None):
+            flapping = flapping.close() if flapping else listen(8002)
+        for listening in filter(None, (steady, flapping)):
+            try:
+                while True:
+                    listening.accept()[0].close()
+            except TimeoutError:
+                pass
+
+
 def main():
     parser = argparse.ArgumentParser(prog="./run bench --control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="write the rows there as well")
@@ -323,11 +398,14 @@ def main():
     parser.add_argument("--changes", type=int, default=100)
     parser.add_argument("--rate", type=int, default=5000, help="packets a second")
     parser.add_argument("--on-link", action="store_true", help="targets without a router before them: one neighbour each")
+    parser.add_argument("--serve-storm", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve_storm:
+        return serve_storm()
     bench = Bench(options)
     try:
         bench.up()
-        for step in (bench.apply, bench.changes, bench.restart_cp, bench.restart_dp):
+        for step in (bench.apply, bench.changes, bench.changes_per_second, bench.restart_cp, bench.restart_dp, bench.storm):
             step()
     except (LabError, subprocess.TimeoutExpired) as error:
         print(f"bench: {error}", file=sys.stderr)

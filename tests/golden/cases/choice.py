@@ -196,3 +196,41 @@ for slots, targets, seed in ((251, [(T4[0], 80, 1), (T4[1], 80, 1), (T4[2], 80, 
                    [group(targets=[(address, weight) for address, _, weight in targets], table_size=slots)])
     case("same-table", f"a table of {slots} slots and seed {seed} sends flows where a second implementation does",
          config={**table, "seed": seed}, packets=[ether(p) for p in flows], check=as_the_twin_says(flows, targets, seed, slots))
+
+
+def dealt_evenly(run):
+    """All of 600 flows in equal parts, and the next packet of each goes where its first one went."""
+    opened, later = run.targets()[:600], run.targets()[600:]
+    assert set(collections.Counter(opened).values()) == {200}
+    assert opened == later
+    assert {verdict["flow"] for verdict in run.verdicts[600:]} == {"hit"}
+
+
+LATER = [tcp("A", sport=20000 + 7 * n, source=f"203.0.113.{1 + n % 200}") for n in range(600)]
+
+for algorithm in ("round_robin", "least_connections"):
+    case("algorithm", f"{algorithm} deals flows out evenly and the flow table keeps the choice", config=trio(algorithm=algorithm),
+         packets=[ether(p) for p in FLOWS + LATER], check=dealt_evenly)
+
+
+def as_by_maglev(run):
+    """What begins no flow goes by Maglev: the same flows, later packets alone."""
+    assert max(collections.Counter(run.targets()).values()) > 200
+    assert {verdict["flow"] for verdict in run.verdicts} == {"new"}
+
+
+case("algorithm", "a packet in the middle of an unknown flow goes by maglev whatever the algorithm", config=trio(algorithm="round_robin"),
+     packets=[ether(p) for p in LATER], check=as_by_maglev)
+
+
+def grows(run):
+    """One target comes back after 10 s, with a slow start of 30 s: flows of 11 s, then of 45 s."""
+    share = [sum(target == at(T4[1]) for target in part) / 300 for part in (run.targets()[:300], run.targets()[300:])]
+    assert 0 < share[0] < 0.15 and 0.4 < share[1] < 0.6, share
+
+
+case("slow-start", "a target that comes back gets its share little by little",
+     config=config([listener()], [group(targets=T4[:2], attributes={"slow_start.duration_seconds": 30})]),
+     events=[{"at": 0, "unhealthy": at(T4[1])}, {"at": 10, "healthy": at(T4[1])}],
+     packets=[(0, ether(tcp("S", sport=19999)))] + [(11 + 34 * (n >= 300), ether(p)) for n, p in enumerate(FLOWS)],
+     check=lambda run: grows(type(run)(run.verdicts[1:], run.frames, run.stamps, run.summary)))

@@ -50,6 +50,10 @@ case("drain", "after the delay a tracked flow is left alone where termination is
 case("drain", "after the delay a tracked flow is reset at both ends where termination is on", **drained(5, **TERMINATE),
      packets=timeline((0, SYN), (1, ACK), (64.9, DATA), (65, DATA)),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(BLUE, DATA, "hit"), reset(BLUE, DATA, flow="hit")])
+case("drain", "after the delay a tracked flow moves where it is to be re-hashed",
+     **drained(5, **DELAY, **{"deregistration_delay.then": "rehash"}),
+     packets=timeline((0, SYN), (1, ACK), (64.9, DATA), (66, DATA)),
+     expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(BLUE, DATA, "hit"), to(GREEN, DATA, "new")])
 case("drain", "a new flow is not reset after the delay", **drained(5, **TERMINATE),
      packets=timeline((0, SYN), (1, ACK), (66, NEW)),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(GREEN, NEW, "new")])

@@ -54,7 +54,7 @@ TEST(Load, FillsInDefaults) {
   EXPECT_EQ(group.mode, abi::ForwardingMode::ipip);
   EXPECT_EQ(group.table_size, 65537U);
   EXPECT_EQ(group.deregistration_delay.count(), 300);
-  EXPECT_FALSE(group.terminate_on_deregistration);
+  EXPECT_EQ(group.after_deregistration, abi::TrackedFlows::keep);
   EXPECT_TRUE(group.terminate_on_unhealthy);
   EXPECT_EQ(group.minimum_healthy_count, 1U);
   EXPECT_EQ(group.health_check.protocol, ProbeProtocol::tcp);
@@ -103,7 +103,7 @@ TEST(Load, DefaultsThatDependOnOtherFields) {
   const LoadResult udp =
       load(replaced("    protocol: TCP\n", "    protocol: TCP_UDP\n    health_check: {interval: 3}\n"), "f");
   ASSERT_TRUE(udp.config) << told(udp.violations);
-  EXPECT_TRUE(udp.config->groups[0].terminate_on_deregistration);
+  EXPECT_EQ(udp.config->groups[0].after_deregistration, abi::TrackedFlows::reset);
   EXPECT_EQ(udp.config->groups[0].health_check.timeout.count(), 3) << "never above the interval";
   const LoadResult http = load(replaced("    port: 80\n", "    health_check: {protocol: HTTP}\n"), "f");
   ASSERT_TRUE(http.config) << told(http.violations);
@@ -119,7 +119,7 @@ TEST(Load, AKeyWithDotsIsAPath) {
                                "f");
   ASSERT_TRUE(dots.config) << told(dots.violations);
   EXPECT_EQ(dots.config->groups[0].deregistration_delay.count(), 5);
-  EXPECT_TRUE(dots.config->groups[0].terminate_on_deregistration);
+  EXPECT_EQ(dots.config->groups[0].after_deregistration, abi::TrackedFlows::reset);
   EXPECT_EQ(dots.config->groups[0].tcp_idle_timeout.count(), 60);
 }
 
@@ -418,6 +418,51 @@ target_groups:
   EXPECT_EQ(told(result.warnings),
             "f:3: target_groups[0].name: target group 'idle' has no targets: its packets are dropped\n"
             "f:5: target_groups[0].health_check.path: has no effect: protocol is not HTTP\n");
+}
+
+TEST(Load, HealthChecksOfEveryProtocol) {
+  const auto check_of = [](std::string_view check) {
+    const LoadResult result =
+        load(replaced("    targets:\n", "    health_check: " + std::string(check) + "\n    targets:\n"), "lb.yaml");
+    EXPECT_TRUE(result.config) << told(result.violations);
+    EXPECT_EQ(told(result.warnings), "");
+    return result.config ? result.config->groups[0].health_check : HealthCheck{};
+  };
+  const HealthCheck https =
+      check_of("{protocol: HTTPS, path: /up, host: lb.test, matcher: \"200,301-302\", tls_verify: true, http_version: 2}");
+  EXPECT_EQ(https.protocol, ProbeProtocol::https);
+  EXPECT_TRUE(https.tls_verify && https.http2);
+  EXPECT_EQ(https.timeout, std::chrono::seconds(6));
+  const HealthCheck udp = check_of(R"({protocol: UDP, send: 'a\x00\n', expect: ok})");
+  EXPECT_EQ(unescape(udp.send), std::string("a\0\n", 3));
+  EXPECT_EQ(udp.expect, "ok");
+  EXPECT_EQ(check_of("{protocol: ICMP, removal_limit: 50, flap_damping: false}").removal_limit_percent, 50U);
+}
+
+TEST(Load, AttributesThatContradictEachOtherAreRefused) {
+  const auto said = [](std::string_view attributes) {
+    return told(
+        load(replaced("    targets:\n", "    attributes: " + std::string(attributes) + "\n    targets:\n"), "f").violations);
+  };
+  EXPECT_EQ(said("{deregistration_delay.then: rehash}"), "");
+  EXPECT_NE(said("{deregistration_delay.then: leave, deregistration_delay.connection_termination.enabled: true}")
+                .find("target_groups[0].attributes.deregistration_delay.then: 'leave' contradicts"),
+            std::string::npos);
+  EXPECT_NE(said("{slow_start.duration_seconds: 29}").find("must be 0 (off) or 30-900"), std::string::npos);
+  EXPECT_NE(said("{slow_start.duration_seconds: 30, algorithm: round_robin}").find("needs algorithm maglev"),
+            std::string::npos);
+  EXPECT_NE(said("{stickiness.enabled: true, algorithm: least_connections}").find("must be maglev"), std::string::npos);
+}
+
+TEST(Load, BytesOfADatagramAreSaidInPrintableText) {
+  const std::string text = replaced("    targets:\n", "    health_check: {protocol: UDP, send: '\\q'}\n    targets:\n");
+  EXPECT_NE(told(load(text, "f").violations).find("health_check.send: must be printable ASCII"), std::string::npos);
+}
+
+TEST(Load, WrongListenerStillUsesItsTargetGroup) {
+  const LoadResult result = load(replaced("port: 80, target_groups", "port: 0, target_groups"), "lb.yaml");
+  EXPECT_FALSE(result.config);
+  EXPECT_EQ(told(result.warnings).find("no listener uses"), std::string::npos) << told(result.warnings);
 }
 
 }  // namespace

@@ -104,7 +104,8 @@ Config random_config() {
     group.stickiness =
         pick({abi::Stickiness::five_tuple, abi::Stickiness::source_ip, abi::Stickiness::source_ip_dest_ip_proto});
     group.deregistration_delay = std::chrono::seconds(*rc::gen::inRange(0, 3601));
-    group.terminate_on_deregistration = *rc::gen::arbitrary<bool>();
+    group.after_deregistration =
+        *rc::gen::element(abi::TrackedFlows::keep, abi::TrackedFlows::reset, abi::TrackedFlows::rehash);
     group.terminate_on_unhealthy = *rc::gen::arbitrary<bool>();
     if (!group.terminate_on_unhealthy)
       group.unhealthy_draining_interval = std::chrono::seconds(*rc::gen::inRange(0, 360001));

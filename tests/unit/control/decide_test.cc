@@ -131,13 +131,13 @@ TEST(Decide, LeavingTargetKeepsItsFlowsUntilTheDelayEnds) {
   EXPECT_EQ(during.next_unix_ms, kNow + 300);
   EXPECT_EQ(only(group, targets, kNow + 300),
             (TargetDecision{TargetState::unused, StateReason::not_registered, 0, TrackedFlows::keep}));
-  group.terminate_on_deregistration = true;
+  group.after_deregistration = abi::TrackedFlows::reset;
   EXPECT_EQ(only(group, targets, kNow + 300).tracked, TrackedFlows::reset);
 }
 
 TEST(Decide, LeavingTargetIsNotResetWhileItsGroupIsFailOpen) {
   TargetGroup group = tcp_group();
-  group.terminate_on_deregistration = true;
+  group.after_deregistration = abi::TrackedFlows::reset;
   EXPECT_EQ(only(group, {leaving(kNow), unhealthy()}).tracked, TrackedFlows::keep);
 }
 
@@ -211,6 +211,48 @@ TEST(RemovalLimit, SuccessInAnotherGroupLiftsIt) {
   RemovalLimit limit;
   for (int i = 0; i < 30; ++i) EXPECT_TRUE(limit.allow(30, StateReason::timeout, kNow - 1, kNow));
   EXPECT_FALSE(limit.allow(30, StateReason::timeout, kNow - 10'000, kNow));
+}
+
+TEST(Decide, SlowStartGrowsTheShareInEqualSteps) {
+  TargetGroup group = tcp_group();
+  group.slow_start = 64s;
+  TargetFacts late = healthy();
+  late.ramp_from_unix_ms = kNow;
+  const auto at = [&](std::int64_t after_ms) { return decide(group, {}, std::vector{late, healthy()}, kNow + after_ms); };
+  EXPECT_EQ(at(0).targets[0].ramp, 1U);
+  EXPECT_EQ(at(0).next_unix_ms, kNow + 1000);
+  EXPECT_EQ(at(999).targets[0].ramp, 1U);
+  EXPECT_EQ(at(1000).targets[0].ramp, 2U);
+  EXPECT_EQ(at(32'000).targets[0].ramp, 33U);
+  EXPECT_EQ(at(63'000).targets[0].ramp, kRampSteps);
+  EXPECT_EQ(at(63'000).next_unix_ms, kNever);
+  EXPECT_EQ(at(0).targets[1].ramp, kRampSteps);  // the one that was there before
+  EXPECT_EQ(at(0).targets[0].weight, late.weight);
+}
+
+TEST(Decide, FailOpenHasNoSlowStart) {
+  TargetGroup group = tcp_group();
+  group.slow_start = 64s;
+  TargetFacts late = healthy();
+  late.ramp_from_unix_ms = kNow;
+  group.minimum_healthy_count = 2;
+  EXPECT_EQ(only(group, {late, unhealthy()}).ramp, kRampSteps);
+}
+
+TEST(Decide, FlowsOfARemovedTargetAreLeftResetOrRehashedAsConfigured) {
+  for (const TrackedFlows then : {TrackedFlows::keep, TrackedFlows::reset, TrackedFlows::rehash}) {
+    TargetGroup group = tcp_group();
+    group.after_deregistration = then;
+    EXPECT_EQ(only(group, {leaving(kNow + 1), healthy()}).tracked, TrackedFlows::keep);
+    EXPECT_EQ(only(group, {leaving(kNow), healthy()}).tracked, then);
+  }
+}
+
+TEST(RemovalLimit, ItsShareIsTheOperators) {
+  RemovalLimit limit;
+  int removed = 0;
+  for (int i = 0; i < 30; ++i) removed += limit.allow(30, StateReason::timeout, 0, kNow, 50) ? 1 : 0;
+  EXPECT_EQ(removed, 15);
 }
 
 }  // namespace

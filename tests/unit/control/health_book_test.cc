@@ -120,5 +120,66 @@ TEST(HealthBook, MassTimeoutIsHeldBackUntilAnotherGroupAnswers) {
   EXPECT_EQ(unhealthy(), 20);
 }
 
+TEST(HealthBook, WhoFailsAgainSoonHasToProveItselfForLonger) {
+  World world;
+  const ProbeSpec spec = world.apply(two_groups(1))[0];
+  std::int64_t now = kNow;
+  const auto fall = [&] {
+    for (int i = 0; i < 2; ++i) world.take(spec, ProbeVerdict::failed, now += 1000);
+    EXPECT_EQ(world.health("blue", 1), Health::unhealthy);
+  };
+  const auto successes_until_healthy = [&] {
+    int count = 0;
+    while (world.health("blue", 1) != Health::healthy && count < 100) {
+      world.take(spec, ProbeVerdict::ok, now += 1000);
+      ++count;
+    }
+    return count;
+  };
+  world.take(spec, ProbeVerdict::ok, now);
+  for (const int wanted : {5, 10, 20, 40, 40}) {
+    fall();
+    EXPECT_EQ(successes_until_healthy(), wanted);
+  }
+  now += kFlapWindowMs;
+  fall();
+  EXPECT_EQ(successes_until_healthy(), 5);
+}
+
+TEST(HealthBook, FlapDampingCanBeSwitchedOff) {
+  World world;
+  Config config = two_groups(1);
+  for (TargetGroup& group : config.groups) group.health_check.flap_damping = false;
+  const ProbeSpec spec = world.apply(config)[0];
+  world.take(spec, ProbeVerdict::ok);
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 2; ++i) world.take(spec, ProbeVerdict::failed);
+    for (int i = 0; i < 4; ++i) world.take(spec, ProbeVerdict::ok);
+    EXPECT_EQ(world.health("blue", 1), Health::unhealthy);
+    world.take(spec, ProbeVerdict::ok);
+    EXPECT_EQ(world.health("blue", 1), Health::healthy);
+  }
+}
+
+TEST(HealthBook, FrozenHealthMovesWithTheFirstResultAfterIt) {
+  World world;
+  const ProbeSpec spec = world.apply(two_groups(1))[0];
+  world.take(spec, ProbeVerdict::ok);
+  world.book.freeze(true);
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(world.take(spec, ProbeVerdict::failed));
+  EXPECT_EQ(world.health("blue", 1), Health::healthy);
+  world.book.freeze(false);
+  EXPECT_TRUE(world.take(spec, ProbeVerdict::failed));
+  EXPECT_EQ(world.health("blue", 1), Health::unhealthy);
+}
+
+TEST(HealthBook, EchoProbesAreSharedWhateverThePort) {
+  World world;
+  Config config = two_groups(1);
+  for (TargetGroup& group : config.groups) group.health_check.protocol = ProbeProtocol::icmp;
+  config.groups[1].targets[0].port = 81;
+  EXPECT_EQ(world.apply(config).size(), 1U);
+}
+
 }  // namespace
 }  // namespace lb::cp

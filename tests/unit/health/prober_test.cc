@@ -265,10 +265,115 @@ TEST(Prober, TenThousandTargetsAreAllProbed) {
 }
 
 TEST(Matcher, ListsAndRangesMatch) {
-  const std::string text = matcher_text({{200, 200}, {300, 399}});
+  const std::string text = format_matcher({{200, 200}, {300, 399}});
   EXPECT_EQ(text, "200,300-399");
   for (const long status : {200L, 300L, 350L, 399L}) EXPECT_TRUE(status_matches(text, status)) << status;
   for (const long status : {199L, 201L, 299L, 400L}) EXPECT_FALSE(status_matches(text, status)) << status;
+}
+
+// Answers every datagram on 127.0.0.1 with the same bytes; without any, it is silent.
+class DatagramServer {
+ public:
+  explicit DatagramServer(std::string answer) : answer_(std::move(answer)) {
+    fd_ = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+    thread_ = std::thread([this] { serve(); });
+  }
+  ~DatagramServer() {
+    stopping_ = true;
+    thread_.join();
+    close(fd_);
+  }
+  [[nodiscard]] std::uint16_t port() const { return port_; }
+  [[nodiscard]] std::string question() {
+    const std::lock_guard lock(mutex_);
+    return question_;
+  }
+
+ private:
+  void serve() {
+    while (!stopping_) {
+      pollfd item{fd_, POLLIN, 0};
+      if (poll(&item, 1, 20) <= 0) continue;
+      char buffer[2048];
+      sockaddr_in from{};
+      socklen_t size = sizeof from;
+      const ssize_t n = recvfrom(fd_, buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &size);
+      if (n < 0) continue;
+      {
+        const std::lock_guard lock(mutex_);
+        question_.assign(buffer, static_cast<std::size_t>(n));
+      }
+      if (!answer_.empty()) sendto(fd_, answer_.data(), answer_.size(), 0, reinterpret_cast<sockaddr*>(&from), size);
+    }
+  }
+
+  std::string answer_;
+  int fd_ = -1;
+  std::uint16_t port_ = 0;
+  std::atomic<bool> stopping_ = false;
+  std::mutex mutex_;
+  std::string question_;
+  std::thread thread_;
+};
+
+ProbeResult result_of(const ProbeSpec& spec) {
+  Results results;
+  Prober prober([&](const ProbeSpec& s, const ProbeResult& result) { results.add(s, result); });
+  prober.set_probes({spec});
+  return results.next();
+}
+
+TEST(DatagramProbe, UdpAnswerMustBeginAsExpected) {
+  DatagramServer server("pong 1");
+  ProbeSpec spec = spec_for(ProbeProtocol::udp, server.port());
+  spec.send = std::string("ping\0", 5);
+  spec.expect = "pong";
+  const ProbeResult good = result_of(spec);
+  EXPECT_EQ(good.verdict, ProbeVerdict::ok) << good.text;
+  EXPECT_EQ(server.question(), spec.send);
+  spec.expect = "PONG";
+  EXPECT_EQ(result_of(spec).verdict, ProbeVerdict::response_code_mismatch);
+}
+
+TEST(DatagramProbe, SilentUdpServerTimesOut) {
+  DatagramServer server("");
+  ProbeSpec spec = spec_for(ProbeProtocol::udp, server.port());
+  spec.timeout = 50ms;
+  const ProbeResult result = result_of(spec);
+  EXPECT_EQ(result.verdict, ProbeVerdict::timeout);
+  EXPECT_EQ(result.text, "no answer within 50 ms");
+}
+
+TEST(DatagramProbe, ClosedUdpPortFailsAtOnce) {
+  std::uint16_t port = 0;
+  {
+    const DatagramServer server("");
+    port = server.port();
+  }
+  const ProbeResult result = result_of(spec_for(ProbeProtocol::udp, port));
+  EXPECT_EQ(result.verdict, ProbeVerdict::failed);
+  EXPECT_EQ(result.text, "receive: Connection refused");
+}
+
+TEST(DatagramProbe, EchoIsAnsweredByThisHost) {
+  ProbeSpec spec = spec_for(ProbeProtocol::icmp, 0);
+  const ProbeResult v4 = result_of(spec);
+  EXPECT_EQ(v4.verdict, ProbeVerdict::ok) << v4.text;
+}
+
+TEST(Prober, ServerWithoutTlsFailsAnHttpsProbe) {
+  Server server("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  ProbeSpec spec = spec_for(ProbeProtocol::https, server.port());
+  spec.path = "/";
+  spec.matcher = "200-399";
+  EXPECT_EQ(result_of(spec).verdict, ProbeVerdict::failed);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ cp::Config config() {
   config.listeners = {{"web-80", "web", cp::ListenerProtocol::tcp, 80, 80, {{"blue", 1}}}};
   cp::TargetGroup group{.name = "blue", .table_size = 251};
   group.deregistration_delay = std::chrono::seconds(60);
-  group.terminate_on_deregistration = true;
+  group.after_deregistration = abi::TrackedFlows::reset;
   group.health_check.interval = std::chrono::seconds(10);
   group.targets = {{kBlue, 80, 1}, {kGreen, 80, 1}};
   config.groups = {group};
