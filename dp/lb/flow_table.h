@@ -113,4 +113,15 @@ struct Reattached {
 };
 Reattached reattach(std::span<abi::FlowLine> lines, std::span<const std::uint64_t> old_directory, const Snapshot& snapshot);
 
+// After a change in the number of workers, before reattach(): enters the flows of all old tables into the new ones, which
+// are zeroed and have as many lines each as every old one. Nobody can say which queue a flow will come on, since an entry
+// holds no addresses: every flow gets one home, and a copy in each other table while that is less than 3/4 full. A copy that
+// is not used ages out like any flow. Single-threaded; torn entries are left out.
+struct Rehomed {
+  std::uint64_t kept = 0;     // flows
+  std::uint64_t copies = 0;   // further entries of the same flows
+  std::uint64_t no_room = 0;  // flows that found no place: they go by Maglev
+};
+Rehomed rehome(std::span<const std::span<const abi::FlowLine>> from, std::span<const std::span<abi::FlowLine>> to);
+
 }  // namespace lb

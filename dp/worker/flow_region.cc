@@ -16,6 +16,7 @@
 #include <cstring>
 #include <fstream>
 #include <new>
+#include <optional>
 #include <sstream>
 
 #include "dp/abi/fingerprint.h"
@@ -23,6 +24,7 @@
 namespace lb::worker {
 namespace {
 
+constexpr std::uint32_t kMaxWorkers = 64;  // of an earlier run; more than any dp.yaml may have
 // Last-seen ticks wrap after 4.5 h; entries that nobody looked at for longer than this cannot be dated.
 constexpr std::uint64_t kMaxAbsenceNs = 3600ULL * 1'000'000'000;
 
@@ -32,6 +34,10 @@ std::uint64_t unix_ns() {
 
 constexpr std::uint64_t aligned(std::uint64_t n, std::uint64_t to) {
   return (n + to - 1) / to * to;
+}
+
+std::uint64_t region_bytes(const abi::FlowRegionHeader& header, std::uint32_t workers) {
+  return header.lines_offset + sizeof(abi::FlowLine) * header.lines_per_worker * workers;
 }
 
 abi::FlowRegionHeader wanted_header(const FlowRegionOptions& options) {
@@ -44,7 +50,7 @@ abi::FlowRegionHeader wanted_header(const FlowRegionOptions& options) {
   header.target_capacity = options.target_capacity;
   header.directory_offset = aligned(sizeof(header), abi::kCacheLineBytes);
   header.lines_offset = aligned(header.directory_offset + 8 * header.target_capacity, 4096);
-  header.size_bytes = header.lines_offset + sizeof(abi::FlowLine) * header.lines_per_worker * header.worker_count;
+  header.size_bytes = region_bytes(header, header.worker_count);
   return header;
 }
 
@@ -53,15 +59,14 @@ std::string misfit(const abi::FlowRegionHeader& found, const abi::FlowRegionHead
   if (found.magic != wanted.magic) return "not a flow region, or one that was left half-way through a start";
   if (found.version != wanted.version) return fmt::format("version {} instead of {}", found.version, wanted.version);
   if (found.layout_fingerprint != wanted.layout_fingerprint) return "written by a build with another memory layout";
-  if (found.worker_count != wanted.worker_count)
-    return fmt::format("{} workers instead of {}", found.worker_count, wanted.worker_count);
+  if (found.worker_count == 0 || found.worker_count > kMaxWorkers) return fmt::format("{} workers", found.worker_count);
   if (found.lines_per_worker != wanted.lines_per_worker) {
     return fmt::format("{} lines per worker instead of {}", found.lines_per_worker, wanted.lines_per_worker);
   }
   if (found.target_capacity != wanted.target_capacity) {
     return fmt::format("for {} targets instead of {}", found.target_capacity, wanted.target_capacity);
   }
-  if (found.size_bytes != wanted.size_bytes || found.directory_offset != wanted.directory_offset ||
+  if (found.size_bytes != region_bytes(wanted, found.worker_count) || found.directory_offset != wanted.directory_offset ||
       found.lines_offset != wanted.lines_offset) {
     return "size or offsets differ";
   }
@@ -97,21 +102,64 @@ std::vector<std::string> candidates(const FlowRegionOptions& options) {
   return paths;
 }
 
-bool reusable(const io::Fd& fd, std::uint64_t file_bytes, const abi::FlowRegionHeader& wanted, const std::string& path) {
+// The header of an earlier run's file, if all about it fits but perhaps the number of workers.
+std::optional<abi::FlowRegionHeader> earlier_header(const io::Fd& fd, std::uint64_t block,
+                                                    const abi::FlowRegionHeader& wanted, const std::string& path) {
   struct stat info {};
-  std::string why = "the file's size differs";
-  if (::fstat(fd.get(), &info) == 0 && static_cast<std::uint64_t>(info.st_size) == file_bytes) {
-    void* const address = ::mmap(nullptr, file_bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
-    if (address != MAP_FAILED) {
-      why = misfit(*static_cast<const abi::FlowRegionHeader*>(address), wanted);
-      ::munmap(address, file_bytes);
-    }
+  if (::fstat(fd.get(), &info) != 0 || info.st_size == 0) return std::nullopt;
+  abi::FlowRegionHeader found;
+  std::string why = "too short for a flow region";
+  if (::pread(fd.get(), &found, sizeof(found), 0) == static_cast<ssize_t>(sizeof(found))) {
+    why = misfit(found, wanted);
+    if (why.empty() && static_cast<std::uint64_t>(info.st_size) != aligned(found.size_bytes, block))
+      why = "the file's size differs";
   }
-  if (!why.empty()) spdlog::warn("flow region {} is not taken over: {}; flows start afresh", path, why);
-  return why.empty();
+  if (why.empty()) return found;
+  spdlog::warn("flow region {} is not taken over: {}; flows start afresh", path, why);
+  return std::nullopt;
 }
 
 }  // namespace
+
+tl::expected<void, std::string> FlowRegion::create(const std::string& path) {
+  ::unlink(path.c_str());
+  fd_ = io::Fd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  // Reserves every page now: later there would be a SIGBUS instead of an error.
+  int error = !fd_ || ::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 ? errno : 0;
+  if (error == 0) error = ::posix_fallocate(fd_.get(), 0, static_cast<off_t>(mapped_bytes_));
+  if (error == 0) return {};
+  ::unlink(path.c_str());
+  return tl::unexpected(fmt::format("{}: reserving memory: {}", path, std::strerror(error)));
+}
+
+tl::expected<void, std::string> FlowRegion::map() {
+  void* const address = ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_.get(), 0);
+  if (address == MAP_FAILED) return tl::unexpected(fmt::format("{}: mmap: {}", path_, std::strerror(errno)));
+  header_ = static_cast<abi::FlowRegionHeader*>(address);
+  return {};
+}
+
+// The flows of another number of workers, in a file beside the old one that takes its name when it is whole: a crash on the
+// way leaves the old one.
+tl::expected<void, std::string> FlowRegion::move_in(const FlowRegion& old, const abi::FlowRegionHeader& wanted) {
+  const std::string beside = path_ + ".new";
+  if (auto r = create(beside); !r) return r;
+  if (auto r = map(); !r) return r;
+  new (header_) abi::FlowRegionHeader(wanted);
+  header_->node_secret = old.header_->node_secret;
+  header_->written_at_unix_ns = old.header_->written_at_unix_ns;
+  std::ranges::copy(old.directory(), directory().begin());
+  std::vector<std::span<const abi::FlowLine>> from;
+  std::vector<std::span<abi::FlowLine>> to;
+  for (std::uint32_t w = 0; w < old.header_->worker_count; ++w) from.emplace_back(old.lines(w));
+  for (std::uint32_t w = 0; w < wanted.worker_count; ++w) to.push_back(lines(w));
+  const Rehomed moved = rehome(from, to);
+  if (::rename(beside.c_str(), path_.c_str()) != 0)
+    return tl::unexpected(fmt::format("{}: rename: {}", beside, std::strerror(errno)));
+  spdlog::info("flow region {}: {} workers instead of {}: {} flows moved, {} further copies, {} without room", path_,
+               wanted.worker_count, old.header_->worker_count, moved.kept, moved.copies, moved.no_room);
+  return {};
+}
 
 tl::expected<std::unique_ptr<FlowRegion>, std::string> FlowRegion::open_at(const std::string& path,
                                                                            const abi::FlowRegionHeader& wanted) {
@@ -125,32 +173,30 @@ tl::expected<std::unique_ptr<FlowRegion>, std::string> FlowRegion::open_at(const
   if (!region->fd_ || ::fstatfs(region->fd_.get(), &fs) != 0) return failed("open");
   if (::flock(region->fd_.get(), LOCK_EX | LOCK_NB) != 0)
     return tl::unexpected(path + ": another lb-dp uses this flow region");
-  region->mapped_bytes_ = aligned(wanted.size_bytes, static_cast<std::uint64_t>(fs.f_bsize));
+  const auto block = static_cast<std::uint64_t>(fs.f_bsize);
 
-  struct stat info {};
-  const bool existed = ::fstat(region->fd_.get(), &info) == 0 && info.st_size != 0;
-  region->taken_over_ = existed && reusable(region->fd_, region->mapped_bytes_, wanted, path);
-  if (!region->taken_over_) {
-    // A new file, not the old one emptied: somebody may still have that mapped.
-    if (existed) {
-      ::unlink(path.c_str());
-      region->fd_ = io::Fd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-      if (!region->fd_ || ::flock(region->fd_.get(), LOCK_EX | LOCK_NB) != 0) return failed("create");
-    }
-    ::fchmod(region->fd_.get(), 0600);
-    // Reserves every page now: later there would be a SIGBUS instead of an error.
-    if (const int error = ::posix_fallocate(region->fd_.get(), 0, static_cast<off_t>(region->mapped_bytes_)); error != 0) {
-      ::unlink(path.c_str());
-      errno = error;
-      return failed("reserving memory");
+  if (const auto earlier = earlier_header(region->fd_, block, wanted, path)) {
+    region->mapped_bytes_ = aligned(earlier->size_bytes, block);
+    if (auto r = region->map(); !r) return tl::unexpected(r.error());
+    region->taken_over_ = true;
+    if (earlier->worker_count != wanted.worker_count) {
+      std::unique_ptr<FlowRegion> moved(new FlowRegion);
+      moved->path_ = path;
+      moved->mapped_bytes_ = aligned(wanted.size_bytes, block);
+      auto r = moved->move_in(*region, wanted);
+      if (!r) spdlog::warn("flow region {} is not taken over: {}; flows start afresh", path, r.error());
+      moved->taken_over_ = static_cast<bool>(r);
+      region = std::move(moved);
     }
   }
-  void* const address =
-      ::mmap(nullptr, region->mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, region->fd_.get(), 0);
-  if (address == MAP_FAILED) return failed("mmap");
-  region->header_ = static_cast<abi::FlowRegionHeader*>(address);
   if (!region->taken_over_) {
-    new (address) abi::FlowRegionHeader(wanted);
+    // A new file, not the old one emptied: somebody may still have that mapped.
+    region = std::unique_ptr<FlowRegion>(new FlowRegion);
+    region->path_ = path;
+    region->mapped_bytes_ = aligned(wanted.size_bytes, block);
+    if (auto r = region->create(path); !r) return tl::unexpected(r.error());
+    if (auto r = region->map(); !r) return tl::unexpected(r.error());
+    new (region->header_) abi::FlowRegionHeader(wanted);
     if (::getrandom(region->header_->node_secret.data(), region->header_->node_secret.size(), 0) !=
         static_cast<ssize_t>(region->header_->node_secret.size())) {
       return failed("getrandom");

@@ -1,8 +1,9 @@
 // The flow region (dp/abi/region.h): the workers' flow tables in a file that outlives lb-dp, on hugetlbfs where pages are
 // free, else in /dev/shm; never on a disk. It holds the node secret, so its mode is 0600.
 //
-// At start an existing file is taken over if everything about it fits (magic, version, layout, size, workers, lines,
-// targets, age); else the log says what does not, and a fresh one with a new secret replaces it. Writer: lb-dp's main thread
+// At start an existing file is taken over if everything about it fits (magic, version, layout, size, lines, targets, age);
+// else the log says what does not, and a fresh one with a new secret replaces it. Flows of another number of workers move
+// into a new file, which needs the memory of both for that moment. Writer: lb-dp's main thread
 // (header, directory), workers (their lines).
 #pragma once
 
@@ -59,6 +60,9 @@ class FlowRegion {
   FlowRegion() = default;
   static tl::expected<std::unique_ptr<FlowRegion>, std::string> open_at(const std::string& path,
                                                                         const abi::FlowRegionHeader& wanted);
+  tl::expected<void, std::string> create(const std::string& path);
+  tl::expected<void, std::string> map();
+  tl::expected<void, std::string> move_in(const FlowRegion& old, const abi::FlowRegionHeader& wanted);
   [[nodiscard]] std::span<std::uint64_t> directory() const;
 
   std::string path_;

@@ -3,9 +3,11 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "dp/abi/fingerprint.h"
+#include "dp/lb/flow_ops.h"
 #include "dp/worker/flow_region.h"
 #include "dp/worker/generation_switch.h"
 #include "dp/worker/stats_region.h"
@@ -73,7 +75,6 @@ TEST_F(FlowRegionTest, AnythingThatDoesNotFitGivesAFreshRegionWithANewSecret) {
     const auto region = open();
     return !region->taken_over() && region->secret() != secret;
   };
-  EXPECT_TRUE(with([](FlowRegionOptions& o) { o.workers = 1; }));
   EXPECT_TRUE(with([](FlowRegionOptions& o) { o.flows_per_worker = 5000; }));
   EXPECT_TRUE(with([](FlowRegionOptions& o) { o.target_capacity = 101; }));
   EXPECT_TRUE(with([](FlowRegionOptions& o) { std::filesystem::resize_file(o.path, 100); }));
@@ -89,6 +90,38 @@ TEST_F(FlowRegionTest, AnythingThatDoesNotFitGivesAFreshRegionWithANewSecret) {
                 4);
     })) << damaged;
   }
+}
+
+TEST_F(FlowRegionTest, AnotherNumberOfWorkersTakesTheFlowsAlong) {
+  constexpr std::uint64_t kKey = 0xabcdef0000000001;
+  const std::uint32_t meta = make_meta(7, FlowState::assumed);
+  NodeSecret secret;
+  {
+    const auto region = open();
+    secret = region->secret();
+    region->lines(0)[3].key[0] = kKey;
+    region->lines(0)[3].meta[0] = meta;
+  }
+  for (const std::uint32_t workers : {3U, 1U}) {
+    options_.workers = workers;
+    const auto region = open();
+    EXPECT_TRUE(region->taken_over());
+    EXPECT_EQ(region->secret(), secret);
+    for (std::uint32_t w = 0; w < workers; ++w) {
+      EXPECT_EQ(region->lines(w)[3].key[0], kKey);
+      EXPECT_EQ(region->lines(w)[3].meta[0], meta);
+    }
+    EXPECT_FALSE(FlowRegion::open(options_)) << "the new file is locked as the old one was";
+    EXPECT_FALSE(std::filesystem::exists(options_.path + ".new"));
+  }
+}
+
+TEST_F(FlowRegionTest, WhatAStartLeftHalfMovedIsNotTaken) {
+  { open()->lines(0)[3].key[0] = 77; }
+  { std::ofstream(options_.path + ".new") << "left by a start that was killed"; }
+  options_.workers = 3;
+  EXPECT_TRUE(open()->taken_over());
+  EXPECT_FALSE(std::filesystem::exists(options_.path + ".new"));
 }
 
 TEST_F(FlowRegionTest, LbCpGetsItReadOnly) {

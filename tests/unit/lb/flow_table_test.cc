@@ -202,6 +202,68 @@ TEST(FlowTable, ReattachKeepsEntriesByIdentityAndDropsTheRest) {
   EXPECT_FALSE(FlowTable::peek(bench.memory, kSecret, key_of(2), 0));
 }
 
+// Three workers' flows to any number of workers: each worker finds every flow, whatever queue it comes on.
+TEST(FlowTable, RehomedFlowsAreFoundByEveryWorker) {
+  constexpr std::uint32_t kFlows = 150;
+  std::vector<std::unique_ptr<Bench>> old;
+  std::vector<std::span<const abi::FlowLine>> from;
+  for (std::uint32_t w = 0; w < 3; ++w) {
+    old.push_back(std::make_unique<Bench>(200));
+    from.emplace_back(old.back()->memory);
+    for (std::uint32_t n = 0; n < kFlows; ++n) ASSERT_TRUE(old[w]->insert(w * kFlows + n, n % 100, FlowState::assumed, 5));
+  }
+  for (const std::size_t workers : {1U, 2U, 5U}) {
+    std::vector<std::vector<abi::FlowLine>> memory(workers, std::vector<abi::FlowLine>(from[0].size()));
+    std::vector<std::span<abi::FlowLine>> to(memory.begin(), memory.end());
+    const Rehomed result = rehome(from, to);
+    EXPECT_EQ(result.kept, 3 * kFlows);
+    EXPECT_EQ(result.no_room, 0U);
+    EXPECT_EQ(result.copies, (workers - 1) * 3 * kFlows);
+    for (const std::span<abi::FlowLine> lines : to) {
+      EXPECT_EQ(FlowTable(lines, {}, kSecret).flows(), 3 * kFlows);
+      for (std::uint32_t n = 0; n < 3 * kFlows; ++n) {
+        const auto found = FlowTable::peek(lines, kSecret, key_of(n), 5 * kTickNs);
+        ASSERT_TRUE(found);
+        EXPECT_EQ(found->target, n % kFlows % 100);
+      }
+    }
+  }
+}
+
+TEST(FlowTable, RehomingKeepsTheYoungerOfTwoEntriesOfOneFlow) {
+  Bench first(20);
+  Bench second(20);
+  ASSERT_TRUE(first.insert(1, 10, FlowState::assumed, 9));
+  ASSERT_TRUE(second.insert(1, 20, FlowState::assumed, 8));
+  const std::vector<std::span<const abi::FlowLine>> from{first.memory, second.memory};
+  std::vector<abi::FlowLine> memory(first.memory.size());
+  const std::vector<std::span<abi::FlowLine>> to{memory};
+  EXPECT_EQ(rehome(from, to).kept, 1U);
+  EXPECT_EQ(FlowTable::peek(memory, kSecret, key_of(1), 9 * kTickNs)->target, 10U);
+}
+
+TEST(FlowTable, RehomingWithoutRoomKeepsProvenFlowsAndCountsTheRest) {
+  Bench first(20);
+  Bench second(20);
+  const auto capacity = static_cast<std::uint32_t>(first.table.capacity());
+  std::uint32_t proven = 0;
+  std::uint32_t fresh = 0;
+  for (std::uint32_t n = 0; n < capacity * 3 / 4; ++n) {
+    fresh += first.insert(n, 1, FlowState::fresh, 5) ? 1 : 0;
+    proven += second.insert(1000 + n, 2, FlowState::assumed, 5) ? 1 : 0;
+  }
+  const std::vector<std::span<const abi::FlowLine>> from{first.memory, second.memory};
+  std::vector<abi::FlowLine> memory(first.memory.size());
+  const std::vector<std::span<abi::FlowLine>> to{memory};
+  const Rehomed result = rehome(from, to);
+  EXPECT_EQ(result.kept + result.no_room, proven + fresh);
+  EXPECT_GT(result.no_room, 0U);
+  std::uint32_t found = 0;
+  for (std::uint32_t n = 0; n < capacity; ++n)
+    found += FlowTable::peek(memory, kSecret, key_of(1000 + n), 5 * kTickNs) ? 1 : 0;
+  EXPECT_EQ(found, proven);
+}
+
 // Flows below kStable stay; the rest come and go around them, and make them move. A reader must never see a wrong target,
 // and never miss a flow that stays.
 TEST(FlowTable, PeekIsRightWhileTheOwnerWrites) {
