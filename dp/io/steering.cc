@@ -29,34 +29,12 @@ tl::unexpected<std::string> failed(const std::string& interface, const std::stri
   return tl::unexpected("steering of " + interface + ": " + what + ": " + std::strerror(error));
 }
 
-tl::expected<Skeleton, std::string> load_program(const std::string& interface) {
-  libbpf_set_print(nullptr);  // "skipping unrecognized data section xdp_metadata" is no news
-  Skeleton skeleton(steer_bpf::open());
-  if (!skeleton) return failed(interface, "opening the program", errno);
-  if (const int error = steer_bpf::load(skeleton.get()); error != 0) return failed(interface, "loading the program", -error);
-  return skeleton;
-}
-
-// The tag is a hash of a program's instructions: equal for equal builds.
-bool same_program(int program_fd, int other_fd) {
-  bpf_prog_info one{};
-  bpf_prog_info two{};
-  std::uint32_t size = sizeof(one);
-  if (bpf_obj_get_info_by_fd(program_fd, &one, &size) != 0) return false;
-  size = sizeof(two);
-  if (bpf_obj_get_info_by_fd(other_fd, &two, &size) != 0) return false;
-  return std::memcmp(one.tag, two.tag, sizeof(one.tag)) == 0;
-}
-
-bool same_shape(int map_fd, int other_fd) {
-  bpf_map_info one{};
-  bpf_map_info two{};
-  std::uint32_t size = sizeof(one);
-  if (bpf_obj_get_info_by_fd(map_fd, &one, &size) != 0) return false;
-  size = sizeof(two);
-  if (bpf_obj_get_info_by_fd(other_fd, &two, &size) != 0) return false;
-  return one.type == two.type && one.key_size == two.key_size && one.value_size == two.value_size &&
-         one.max_entries == two.max_entries;
+bool same_shape(const bpf_map* map, int other_fd) {
+  bpf_map_info other{};
+  std::uint32_t size = sizeof(other);
+  return bpf_obj_get_info_by_fd(other_fd, &other, &size) == 0 &&
+         other.type == static_cast<std::uint32_t>(bpf_map__type(map)) && other.key_size == bpf_map__key_size(map) &&
+         other.value_size == bpf_map__value_size(map) && other.max_entries == bpf_map__max_entries(map);
 }
 
 Fd map_of_program(int program_fd, const char* name) {
@@ -120,9 +98,6 @@ tl::expected<void, std::string> keep_keys(const std::string& interface, int map_
 struct Found {
   Fd link;
   Fd program;
-  Fd vips;
-  Fd prefixes;  // none in the program of earlier versions
-  Fd outcomes;
 };
 
 // An empty Found if the pin is absent, or belongs to an interface that is gone: that pin is removed.
@@ -137,15 +112,29 @@ Found find_pinned(const std::string& pin, std::uint32_t ifindex) {
       info.xdp.ifindex == ifindex && bpf_xdp_query_id(static_cast<int>(ifindex), 0, &attached) == 0 &&
       attached == info.prog_id) {
     found.program = Fd(bpf_prog_get_fd_by_id(info.prog_id));
-    found.vips = map_of_program(found.program.get(), "vips");
-    found.prefixes = map_of_program(found.program.get(), "vip_prefixes");
-    found.outcomes = map_of_program(found.program.get(), "outcomes");
   }
-  if (!found.vips || !found.outcomes) {
+  if (!found.program) {
     ::unlink(pin.c_str());
     found = Found{};
   }
   return found;
+}
+
+// Our program, working on the maps that the one before it has left, except for its sockets. Returns in `kept` whether the
+// VIPs are among these.
+tl::expected<Skeleton, std::string> load_program(const std::string& interface, const Fd& before, bool& kept) {
+  libbpf_set_print(nullptr);  // "skipping unrecognized data section xdp_metadata" is no news
+  Skeleton skeleton(steer_bpf::open());
+  if (!skeleton) return failed(interface, "opening the program", errno);
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, skeleton->obj) {
+    if (!before || map == skeleton->maps.xsks_map) continue;
+    const Fd old = map_of_program(before.get(), bpf_map__name(map));
+    if (!old || !same_shape(map, old.get()) || bpf_map__reuse_fd(map, old.get()) != 0) continue;
+    kept = kept || map == skeleton->maps.vips;
+  }
+  if (const int error = steer_bpf::load(skeleton.get()); error != 0) return failed(interface, "loading the program", -error);
+  return skeleton;
 }
 
 tl::expected<void, std::string> attach_new(const std::string& interface, std::uint32_t ifindex, int program_fd,
@@ -168,28 +157,27 @@ tl::expected<void, std::string> attach_new(const std::string& interface, std::ui
 tl::expected<Steering, std::string> Steering::attach(const std::string& interface, const std::string& bpf_dir) {
   const std::uint32_t ifindex = ::if_nametoindex(interface.c_str());
   if (ifindex == 0) return failed(interface, "looking it up", errno);
-  auto loaded = load_program(interface);
+  const std::string pin = bpf_dir + "/" + interface;
+  const Found found = find_pinned(pin, ifindex);
+  bool kept = false;
+  auto loaded = load_program(interface, found.program, kept);
   if (!loaded) return tl::unexpected(loaded.error());
   const steer_bpf& skeleton = **loaded;
   const int program_fd = bpf_program__fd(skeleton.progs.xsk_def_prog);
   const int vips_fd = bpf_map__fd(skeleton.maps.vips);
   const int prefixes_fd = bpf_map__fd(skeleton.maps.vip_prefixes);
   const int outcomes_fd = bpf_map__fd(skeleton.maps.outcomes);
-  const std::string pin = bpf_dir + "/" + interface;
 
   Steering steering;
   steering.interface_ = interface;
-  Found found = find_pinned(pin, ifindex);
   steering.taken_over_ = static_cast<bool>(found.link);
-  if (found.link && same_program(found.program.get(), program_fd) && same_shape(found.vips.get(), vips_fd)) {
-    steering.vips_ = std::move(found.vips);
-    steering.prefixes_ = std::move(found.prefixes);
-    steering.outcomes_ = std::move(found.outcomes);
-    return steering;
-  }
   if (found.link) {
-    const SteeredVips carried = vips_of(found.vips.get(), found.prefixes.get());
-    if (auto r = add_vips(interface, vips_fd, prefixes_fd, carried); !r) return tl::unexpected(r.error());
+    const Fd vips_before = kept ? Fd{} : map_of_program(found.program.get(), "vips");
+    if (vips_before) {
+      if (auto r = add_keys(interface, vips_fd, keys_of<abi::IpAddress>(vips_before.get())); !r) return tl::unexpected(r.error());
+    }
+    // Even the same program is replaced: drivers hand it to receive queues that were added meanwhile only then (veth), and
+    // a queue without it passes VIPs to the kernel.
     if (bpf_link_update(found.link.get(), program_fd, nullptr) != 0)
       return failed(interface, "replacing the program", errno);
   } else if (auto r = attach_new(interface, ifindex, program_fd, pin); !r) {

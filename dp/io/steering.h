@@ -38,8 +38,9 @@ struct SteeringStats {
 
 class Steering {
  public:
-  // Attaches our program to an interface, or takes over the one that an earlier lb-dp left there: as it is if it is the same
-  // program, else replaced in one step with the VIPs carried over. Call it before EAL starts. Errors in words.
+  // Attaches our program to an interface, or puts it in the place of the one that an earlier lb-dp left there, in one step
+  // and with its VIPs and counters. The sockets of an lb-dp that still runs would lose their packets: call it when there is
+  // none, and before EAL starts. Errors in words.
   static tl::expected<Steering, std::string> attach(const std::string& interface, const std::string& bpf_dir);
 
   // Makes sure that packets to all of `vips` are steered; removes nothing.

@@ -1,15 +1,18 @@
 #include "dp/worker/data_plane.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <rte_cycles.h>
 #include <rte_launch.h>
 #include <spdlog/spdlog.h>
+#include <sys/file.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "dp/io/bpf_dir.h"
@@ -56,6 +59,7 @@ DataPlane::~DataPlane() {
 }
 
 tl::expected<void, std::string> DataPlane::start() {
+  if (auto r = lock(); !r) return r;
   if (auto r = attach_steering(); !r) return r;
   if (auto r = io::start_eal(config_); !r) return r;
   eal_started_ = true;
@@ -79,6 +83,16 @@ tl::expected<void, std::string> DataPlane::start() {
   for (std::uint32_t w = 0; w < workers; ++w) {
     workers_.push_back(std::make_unique<Worker>(w, config_, *ports_, *stats_, generations_));
   }
+  return {};
+}
+
+// Before anything is touched that another lb-dp may be using.
+tl::expected<void, std::string> DataPlane::lock() {
+  std::error_code ignored;
+  std::filesystem::create_directories(config_.state_dir, ignored);
+  lock_ = io::Fd(::open(config_.state_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!lock_) return tl::unexpected(config_.state_dir + ": " + std::strerror(errno));
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) return tl::unexpected(config_.state_dir + ": another lb-dp uses it");
   return {};
 }
 

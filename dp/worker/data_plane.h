@@ -1,6 +1,7 @@
 // All of lb-dp below main(): made in the order that start needs, taken down in the reverse.
 //
-//   steering (AF_XDP programs) → EAL → ports → stats region → flow region → stored snapshot → workers → control socket
+//   lock → steering (AF_XDP programs) → EAL → ports → stats region → flow region → stored snapshot → workers → control
+//   socket
 //
 // Thread: the main thread; workers run on their own and share with it what is said to be shared at each member.
 #pragma once
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "dp/io/config.h"
+#include "dp/io/fd.h"
 #include "dp/io/ports.h"
 #include "dp/io/steering.h"
 #include "dp/worker/flow_region.h"
@@ -43,6 +45,7 @@ class DataPlane final : public GenerationSink {
   bool settled() override;
 
  private:
+  tl::expected<void, std::string> lock();
   tl::expected<void, std::string> attach_steering();
   tl::expected<io::PortMap, SnapshotError> map_ports(const Snapshot& snapshot) const;
   tl::expected<void, SnapshotError> check_capacity(const Snapshot& snapshot) const;
@@ -51,6 +54,7 @@ class DataPlane final : public GenerationSink {
   void report_laggard();
 
   const io::DpConfig& config_;
+  io::Fd lock_;  // on state_dir: one lb-dp at a time
   std::vector<io::Steering> steering_;
   bool eal_started_ = false;
   std::unique_ptr<io::Ports> ports_;
