@@ -15,14 +15,19 @@ METRICS = "127.0.0.1:9464"
 class Balancer:
     """Files stand in the lab's folder: dp.yaml, dp.sock, cp.sock, state/."""
 
-    def __init__(self, lab, workers=1):
-        self.lab, self.workers = lab, workers
+    def __init__(self, lab, workers=1, flows_per_worker=65536):
+        self.lab, self.flows_per_worker = lab, flows_per_worker
         self.dp = self.cp = None
         self.dp_socket, self.cp_socket = lab.folder / "dp.sock", lab.folder / "cp.sock"
         self.dp_state, self.cp_state = lab.folder / "state/dp", lab.folder / "state/cp"
         for path in (self.dp_state, self.cp_state):
             path.mkdir(parents=True, exist_ok=True)
         self.dp_config = lab.folder / "dp.yaml"
+        self.set_workers(workers)
+
+    def set_workers(self, workers):
+        """As many as the interface has queues. For the next start of lb-dp."""
+        self.workers = workers
         self.dp_config.write_text(self._dp_yaml())
 
     def _dp_yaml(self):
@@ -38,7 +43,7 @@ ports:
   - {{name: eth0, driver: af_xdp}}
 memory: {{mode: no_huge, size_mb: 128}}
 idle: {{after_empty_polls: 300, sleep_us: 50}}
-flow_table: {{flows_per_worker: 65536, path: {self.lab.folder}/flows}}
+flow_table: {{flows_per_worker: {self.flows_per_worker}, path: {self.lab.folder}/flows}}
 capacity: {{targets: 4096, listeners: 1024}}
 """
 

@@ -9,10 +9,12 @@ runs in one of its namespaces: whatever is in there is the lab's and is ended wi
 """
 
 import contextlib
+import ctypes
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -21,6 +23,7 @@ CLIENT_V4, CLIENT_V6 = "10.77.2.100", "fd77:2::100"
 LB_V4, LB_V6 = "10.77.2.1", "fd77:2::1"
 TUNNEL_MTU = 1600  # room for an outer header around a client's 1500 bytes
 NETNS = pathlib.Path("/run/netns")
+CLONE_NEWNET = 0x40000000
 
 
 class LabError(Exception):
@@ -55,6 +58,24 @@ def wait_until(what, condition, seconds=15, every=0.05):
         if time.monotonic() >= end:
             raise LabError(f"waited {seconds} s in vain: {what}" + (f" ({last})" if last else ""))
         time.sleep(every)
+
+
+def socket_inside(lab, name, *arguments):
+    """A socket in a lab's namespace: it stays in the one it was made in."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def enter(path):
+        with open(path, "rb") as handle:
+            if libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), f"setns {path}")
+
+    with open("/proc/thread-self/ns/net", "rb") as home:
+        enter(NETNS / lab.namespace(name))
+        try:
+            return socket.socket(*arguments)
+        finally:
+            if libc.setns(home.fileno(), CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns home")
 
 
 def end_processes(pids, seconds=5):
@@ -184,6 +205,23 @@ class Lab:
                  f"link set eth0 address 02:00:00:77:02:{mac:02x} mtu {mtu}", f"addr add {v4}/24 dev eth0", f"addr add {v6}/64 dev eth0 nodad",
                  "link set eth0 up")
         self._ip("sw", f"link set p-{name} mtu {TUNNEL_MTU} master br0 up")
+
+    def set_queues(self, queues):
+        """Receive queues of the balancer's interface, at most as many as the lab was made with. Before lb-dp starts."""
+        self._set_channels("sw", f"p-{LB}", min(queues, self._channels("sw", f"p-{LB}")))
+        self._set_channels(LB, "eth0", queues)
+
+    def use_queues(self):
+        """The wire spreads over all of them. After lb-dp has started: a veth's new queue knows no XDP program until then."""
+        self._set_channels("sw", f"p-{LB}", self._channels(LB, "eth0"))
+
+    def _channels(self, where, interface):
+        now = self.run(where, "ethtool", "-l", interface).stdout.partition("Current")[2]
+        return int(now.partition("RX:")[2].split()[0])
+
+    def _set_channels(self, where, interface, count):
+        if self._channels(where, interface) != count:  # ethtool fails where nothing would change
+            self.run(where, "ethtool", "-L", interface, "rx", count, "tx", count)
 
     def _set_up_client(self):
         # A frame that reaches an AF_XDP socket must carry its checksums: nobody fills them in later.

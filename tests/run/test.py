@@ -99,6 +99,14 @@ def e2e(expression, _):
     run_pytest(REPORTS / "e2e.xml", "e2e", "tests/e2e", expression, {"LB_BUILD": str(BUILD)})
 
 
+def chaos(expression, _):
+    """With fewer connections than ./run chaos."""
+    path = REPORTS / "chaos.xml"
+    path.unlink(missing_ok=True)
+    command = ["/usr/bin/python3", "tests/chaos/chaos.py", "--idle", "240", "--busy", "60", "--new", "20", "--junit", path]
+    settle(path, "chaos", call([*command, *(["-k", expression] if expression else [])], 15, {"LB_BUILD": str(BUILD)}))
+
+
 def fuzz_tier(expression, _):
     if build("fuzz", "_build-fuzz"):
         fuzz.run(FUZZ_SECONDS, REPORTS / "fuzz.xml", expression)
@@ -139,7 +147,7 @@ def tsan(expression, _):
     junit.merge(REPORTS / "tsan.xml", parts)
 
 
-TIERS = {"lint": lint, "unit": unit, "golden": golden, "pktgen": pktgen, "e2e": e2e, "fuzz": fuzz_tier, "asan": asan, "tsan": tsan}
+TIERS = {"lint": lint, "unit": unit, "golden": golden, "pktgen": pktgen, "e2e": e2e, "chaos": chaos, "fuzz": fuzz_tier, "asan": asan, "tsan": tsan}
 
 
 def main():

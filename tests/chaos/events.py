@@ -1,0 +1,216 @@
+"""The rows of "What becomes of a flow": what happens in each, and what it promises to tracked and to new flows.
+
+An event is a generator: what stands before its first yield prepares it, between the yields it happens, after the second one
+things are put back. The first yield gives its Promise.
+"""
+
+import dataclasses
+import signal
+import time
+
+from tests.chaos import setup
+from tests.chaos.flood import Flood
+from tests.lib.lab import wait_until
+
+
+@dataclasses.dataclass
+class Promise:
+    ended: tuple = ()  # targets whose tracked flows are to be reset; all others stay
+    off_hash: str = ""  # a drained target: where its flows go stands in the flow table and nowhere else
+
+
+HOLD = 3  # seconds in which clients go on after what happened
+
+
+def target_added(world):
+    yield Promise()
+    world.apply(targets=(*setup.TARGETS, setup.SPARE))
+    world.wait_state(setup.SPARE, "healthy")
+    time.sleep(HOLD)
+    yield
+    world.apply()
+
+
+def weight_changed(world):
+    yield Promise()
+    world.apply(weights={"t1": 5, "t2": 1, "t3": 0})
+    world.clients.ask("avoid t3")
+    time.sleep(HOLD)
+    yield
+    world.apply()
+
+
+def target_drained(world):
+    yield Promise()
+    world.drain("t2")
+    world.clients.ask("avoid t2")
+    time.sleep(HOLD)
+    yield
+    world.undrain("t2")
+
+
+def drain_ended(world):
+    world.apply(attributes={"deregistration_delay.timeout_seconds": 2, "deregistration_delay.connection_termination.enabled": True})
+    yield Promise(ended=("t2",))
+    world.drain("t2")
+    world.clients.ask("avoid t2")
+    time.sleep(2 + HOLD)
+    yield
+    world.undrain("t2")
+    world.apply()
+
+
+def target_removed(world):
+    yield Promise()
+    world.apply(targets=("t1", "t3"))
+    world.clients.ask("avoid t2")
+    time.sleep(HOLD)
+    yield
+    world.apply()
+    world.wait_healthy()
+
+
+def target_unhealthy(world):
+    yield Promise(ended=("t3",))
+    world.sick_file("t3").touch()
+    world.wait_state("t3", "unhealthy")
+    world.clients.ask("avoid t3")
+    time.sleep(HOLD)
+    yield
+    world.sick_file("t3").unlink()
+    world.wait_healthy()
+
+
+def target_unhealthy_kept(world):
+    world.apply(attributes={"target_health_state.unhealthy.connection_termination.enabled": False,
+                            "target_health_state.unhealthy.draining_interval_seconds": 300})
+    yield Promise()
+    world.sick_file("t3").touch()
+    world.wait_state("t3", "unhealthy.draining")
+    world.clients.ask("avoid t3")
+    time.sleep(HOLD)
+    yield
+    world.sick_file("t3").unlink()
+    world.wait_healthy()
+    world.apply()
+
+
+def all_unhealthy(world):
+    yield Promise()
+    for target in setup.TARGETS:
+        world.sick_file(target).touch()
+    for target in setup.TARGETS:
+        world.wait_state(target, "unhealthy")
+    time.sleep(HOLD)
+    yield
+    for target in setup.TARGETS:
+        world.sick_file(target).unlink()
+    world.wait_healthy()
+
+
+def cp_killed(world):
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    world.balancer.kill_cp()
+    time.sleep(HOLD)
+    world.balancer.start_cp()
+    world.balancer.wait_connected()
+    time.sleep(HOLD)
+    yield
+    world.undrain("t1")
+
+
+def dp_ended(world, number):
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    world.balancer.dp.stop(number)
+    world.balancer.start_dp()
+    world.balancer.wait_connected()
+    time.sleep(HOLD)
+    yield
+    world.undrain("t1")
+
+
+def dp_killed(world):
+    return dp_ended(world, signal.SIGKILL)
+
+
+def dp_crashed(world):
+    return dp_ended(world, signal.SIGSEGV)
+
+
+def dp_restarted(world):
+    return dp_ended(world, signal.SIGTERM)
+
+
+def dp_away(world):
+    """lb-dp is away for two seconds: nothing may reach the host's own stack meanwhile."""
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    world.balancer.dp.stop(signal.SIGKILL)
+    time.sleep(2)
+    world.balancer.start_dp()
+    world.balancer.wait_connected()
+    time.sleep(HOLD)
+    yield
+    world.undrain("t1")
+
+
+def both_killed(world):
+    """lb-dp starts before lb-cp does: by the snapshot it stored."""
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    world.balancer.kill_cp()
+    world.balancer.dp.stop(signal.SIGKILL)
+    world.balancer.start_dp()
+    time.sleep(HOLD)
+    world.balancer.start_cp()
+    world.balancer.wait_connected()
+    time.sleep(1)
+    yield
+    world.undrain("t1")
+
+
+def workers_changed(world, count):
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    world.balancer.dp.stop()
+    world.lab.set_queues(count)
+    world.balancer.set_workers(count)
+    world.balancer.start_dp()
+    world.lab.use_queues()
+    world.balancer.wait_connected()
+    time.sleep(HOLD)
+    yield
+    world.undrain("t1")
+
+
+def workers_more(world):
+    return workers_changed(world, 2)
+
+
+def workers_fewer(world):
+    return workers_changed(world, 1)
+
+
+def syn_flood(world):
+    """SYNs from everywhere until the flow table is full, and on."""
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    with Flood(world.lab, [[p.vip, setup.TCP_PORT] for p in setup.POPULATIONS]) as flood:
+        wait_until("the flow table to be full", lambda: world.table_load() > 0.9, 60, every=0.5)
+        time.sleep(HOLD)
+        flood.require_running()
+    yield
+    world.undrain("t1")
+
+
+EVENTS = {event.__name__.replace("_", "-"): event for event in (
+    target_added, weight_changed, target_drained, drain_ended, target_removed, target_unhealthy, target_unhealthy_kept, all_unhealthy,
+    cp_killed, dp_killed, dp_crashed, dp_restarted, dp_away, both_killed, workers_more, workers_fewer, syn_flood)}

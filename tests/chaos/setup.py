@@ -1,0 +1,199 @@
+"""The lab of the chaos runs: one VIP, listener and target group for each forwarding mode and address family."""
+
+import collections
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import threading
+
+from tests.lib import lab as labs
+from tests.lib.balancer import ROOT, Balancer
+from tests.lib.lab import CLIENT, LB, Lab, LabError, run
+
+TCP_PORT, UDP_PORT, HEALTH_PORT = 9000, 9001, 9002
+TARGETS = ("t1", "t2", "t3")
+SPARE = "t4"
+MODES = ("ipip",)
+FLOOD_SOURCES = "198.18.0.0/15", "2001:db8:f00d::/48"
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """The connections of one mode and family."""
+    mode: str
+    family: str
+
+    @property
+    def name(self):
+        return f"{self.mode}-{self.family}"
+
+    @property
+    def vip(self):
+        number = 10 + MODES.index(self.mode)
+        return f"192.0.2.{number}" if self.family == "v4" else f"2001:db8::{number}"
+
+    def target(self, target):
+        """As lbctl writes it."""
+        address = Lab.target_address(target, self.family)
+        return f"[{address}]:{TCP_PORT}" if self.family == "v6" else f"{address}:{TCP_PORT}"
+
+
+POPULATIONS = [Population(mode, family) for mode in MODES for family in ("v4", "v6")]
+
+
+def config(targets=TARGETS, weights=None, attributes=None, spoiled=False):
+    vips, listeners, groups = [], [], []
+    wanted = {"deregistration_delay.timeout_seconds": 300, **(attributes or {})}
+    for population in POPULATIONS:
+        name = population.name
+        vips.append(f'  - {{name: {name}, address: "{population.vip}"}}')
+        for protocol, port, check, extra in (
+                ("TCP", TCP_PORT, f'{{protocol: HTTP, port: "{HEALTH_PORT}", interval: 1, healthy_threshold: 2, unhealthy_threshold: 2}}', wanted),
+                ("UDP", UDP_PORT, "{protocol: NONE}", {})):
+            own = f"{protocol.lower()}-{name}"
+            listeners.append(f"  - {{name: {own}, vip: {name}, protocol: {protocol}, port: {port}, target_groups: [{{name: {own}}}]}}")
+            lines = [f"  - name: {own}", f"    protocol: {protocol}", f"    port: {port}", f"    forwarding_mode: {population.mode}",
+                     "    table_size: 4093", f"    health_check: {check}"]
+            if extra:
+                lines.append("    attributes: {" + ", ".join(f"{key}: {str(value).lower()}" for key, value in extra.items()) + "}")
+            lines.append("    targets:")
+            lines += [f'      - {{address: "{Lab.target_address(t, population.family)}", weight: {(weights or {}).get(t, 1)}}}' for t in targets]
+            groups.append("\n".join(lines))
+    version = 2 if spoiled else 1
+    return f"version: {version}\nseed: 11\nvips:\n{{}}\nlisteners:\n{{}}\ntarget_groups:\n{{}}\n".format(
+        *map("\n".join, (vips, listeners, groups)))
+
+
+class Taps:
+    """Counts packets to VIPs that reach the kernel of lb's namespace: those that XDP has passed."""
+
+    def __init__(self, lab):
+        self.counts = collections.Counter()
+        self.vips = {socket.inet_pton(socket.AF_INET6 if p.family == "v6" else socket.AF_INET, p.vip): p.name for p in POPULATIONS}
+        self.socket = labs.socket_inside(lab, LB, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.socket.bind(("eth0", 3))
+        self.socket.settimeout(0.2)
+        self.running = True
+        self.thread = threading.Thread(target=self._count, daemon=True)
+        self.thread.start()
+
+    def _count(self):
+        while self.running:
+            try:
+                data, address = self.socket.recvfrom(128)
+            except TimeoutError:
+                continue
+            if address[2] == socket.PACKET_OUTGOING:
+                continue
+            destination = data[30:34] if data[12:14] == b"\x08\x00" else data[38:54]
+            if destination in self.vips:
+                self.counts[self.vips[destination]] += 1
+
+    def stop(self):
+        self.running = False
+        self.thread.join()
+        self.socket.close()
+
+
+class Clients:
+    """tests/chaos/client.py in the client's namespace."""
+
+    def __init__(self, lab, idle, busy, new_per_second):
+        options = {"idle": idle, "busy": busy, "new_per_second": new_per_second, "populations": {
+            p.name: {"address": p.vip, "tcp_port": TCP_PORT, "udp_port": UDP_PORT} for p in POPULATIONS}}
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *lab.inside(CLIENT, "/usr/bin/python3", ROOT / "tests/chaos/client.py", json.dumps(options))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    def ask(self, command, seconds=90):
+        watchdog = threading.Timer(seconds, self.process.kill)
+        watchdog.start()
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        finally:
+            watchdog.cancel()
+        if not line:
+            raise LabError(f"the clients gave no answer to: {command}")
+        return json.loads(line)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class World:
+    def __init__(self, idle, busy, new_per_second, flows_per_worker=65536):
+        self.lab = Lab("lbchaos", "/run/lb-chaos", vips=[p.vip for p in POPULATIONS], targets=4, queues=2)
+        self.flows_per_worker = flows_per_worker
+        self.balancer = self.taps = self.clients = None
+        self.options = (idle, busy, new_per_second)
+        self.servers = {}
+
+    def up(self):
+        self.lab.up()
+        self.lab.set_queues(1)
+        self.balancer = Balancer(self.lab, workers=1, flows_per_worker=self.flows_per_worker)
+        for target in self.lab.targets:
+            self.start_server(target)
+        self.balancer.attach_targets()
+        self.balancer.start_dp()
+        self.balancer.start_cp()
+        self.balancer.wait_connected()
+        self.apply()
+        self.wait_healthy()
+        self.taps = Taps(self.lab)
+        self.clients = Clients(self.lab, *self.options)
+
+    def start_server(self, target):
+        for prefix in FLOOD_SOURCES:  # what floods come from: the targets answer nobody there
+            run(["ip", "-n", self.lab.namespace(target), "-6" if ":" in prefix else "-4", "route", "replace", "blackhole", prefix])
+        self.servers[target] = self.lab.start(target, f"server-{target}", "/usr/bin/python3", ROOT / "tests/chaos/server.py", target, TCP_PORT,
+                                              UDP_PORT, HEALTH_PORT, self.sick_file(target))
+
+    def sick_file(self, target):
+        return self.lab.folder / f"sick-{target}"
+
+    def apply(self, **change):
+        path = self.lab.folder / "lb.yaml"
+        path.write_text(config(**change))
+        self.balancer.apply(path)
+
+    def wait_state(self, target, state, seconds=20):
+        for population in POPULATIONS:
+            self.balancer.wait_state(f"tcp-{population.name}", population.target(target), state, seconds)
+
+    def wait_healthy(self):
+        for target in TARGETS:
+            self.wait_state(target, "healthy")
+
+    def drain(self, target):
+        for population in POPULATIONS:
+            self.balancer.lbctl("drain", population.target(target), "--target-group", f"tcp-{population.name}")
+
+    def undrain(self, target):
+        for population in POPULATIONS:
+            self.balancer.lbctl("undrain", population.target(target), "--target-group", f"tcp-{population.name}")
+
+    def table_load(self):
+        """Of the fullest worker's flow table."""
+        return max(int(row["flows"]) / int(row["flow_capacity"]) for row in self.balancer.rows("workers"))
+
+    def forwarded(self):
+        """Packets that lb-dp has taken for each population's listeners since it started."""
+        packets = collections.Counter()
+        for row in self.balancer.rows("listeners"):
+            protocol, _, name = row["name"].partition("-")
+            if protocol in ("tcp", "udp"):
+                packets[name] += int(row["packets"])
+        return packets
+
+    def down(self):
+        if self.clients:
+            self.clients.stop()
+        if self.taps:
+            self.taps.stop()
+        self.lab.down()
