@@ -76,6 +76,10 @@ struct Client::Impl {
 
   void prepare(grpc::ClientContext& context, std::chrono::milliseconds time) const {
     context.set_deadline(std::chrono::system_clock::now() + time);
+    identify(context);
+  }
+
+  static void identify(grpc::ClientContext& context) {
     context.AddMetadata("lb-api", std::to_string(static_cast<int>(api::API_CURRENT)));
     context.AddMetadata("lb-version", LB_VERSION);
   }
@@ -108,6 +112,25 @@ struct Client::Impl {
     const grpc::Status status = (stub.get()->*method)(&context, request, &reply);
     if (!status.ok()) return tl::unexpected(explain(status, time));
     return reply;
+  }
+
+  template <typename Reply, typename Request>
+  tl::expected<void, std::string> stream(
+      std::unique_ptr<grpc::ClientReader<Reply>> (api::LoadBalancer::Stub::*method)(grpc::ClientContext*, const Request&),
+      const Request& request, const std::function<bool(const Reply&)>& take) {
+    grpc::ClientContext context;
+    identify(context);
+    const auto reader = (stub.get()->*method)(&context, request);
+    Reply reply;
+    while (reader->Read(&reply)) {
+      if (take(reply)) continue;
+      context.TryCancel();
+      return {};
+    }
+    const grpc::Status status = reader->Finish();
+    if (status.ok()) return {};
+    if (status.error_code() == grpc::StatusCode::CANCELLED) return tl::unexpected(unreachable(path));  // lb-cp ends
+    return tl::unexpected(explain(status, timeout));
   }
 };
 
@@ -184,6 +207,20 @@ Client::Result<api::DrainReply> Client::drain(const api::DrainRequest& request) 
 }
 Client::Result<api::DrainReply> Client::undrain(const api::DrainRequest& request) {
   return impl_->call(&Stub::Undrain, request);
+}
+Client::Result<api::PlanReply> Client::plan(const api::PlanRequest& request) {
+  return impl_->call(&Stub::Plan, request, kWorkTime);
+}
+Client::Result<api::FlowList> Client::flows(const api::FlowsRequest& request) {
+  return impl_->call(&Stub::ListFlows, request);
+}
+tl::expected<void, std::string> Client::events(const api::EventsRequest& request,
+                                               const std::function<bool(const api::EventBatch&)>& take) {
+  return impl_->stream(&Stub::WatchEvents, request, take);
+}
+tl::expected<void, std::string> Client::watch(const api::WatchRequest& request,
+                                              const std::function<bool(const api::WatchReply&)>& take) {
+  return impl_->stream(&Stub::Watch, request, take);
 }
 Client::Result<api::WhyReply> Client::why(const api::WhyRequest& request) {
   return impl_->call(&Stub::Why, request);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <tl/expected.hpp>
@@ -39,6 +40,14 @@ class Client {
   Result<api::DrainReply> drain(const api::DrainRequest& request);
   Result<api::DrainReply> undrain(const api::DrainRequest& request);
   Result<api::WhyReply> why(const api::WhyRequest& request);
+  Result<api::PlanReply> plan(const api::PlanRequest& request);
+  Result<api::FlowList> flows(const api::FlowsRequest& request);
+  // Streams: `take` gets each message as it comes and says whether to go on. Where `take` ended it, or the server had no
+  // more to tell, there is no error. No deadline.
+  tl::expected<void, std::string> events(const api::EventsRequest& request,
+                                         const std::function<bool(const api::EventBatch&)>& take);
+  tl::expected<void, std::string> watch(const api::WatchRequest& request,
+                                        const std::function<bool(const api::WatchReply&)>& take);
 
  private:
   struct Impl;

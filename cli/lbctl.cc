@@ -1,8 +1,11 @@
 #include "cli/lbctl.h"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include "cli/command_docs.h"
 #include "cli/session.h"
 
 namespace lb::cli {
@@ -12,6 +15,12 @@ namespace {
 // A check that leaves the help text alone; the option's description says what is allowed.
 CLI::Validator silent(CLI::Validator validator) {
   return validator.description("");
+}
+
+// The admin socket, or the view socket for who may open that one alone.
+std::string default_socket() {
+  const bool view_only = ::access(kDefaultSocket, R_OK | W_OK) != 0 && ::access(kDefaultViewSocket, R_OK | W_OK) == 0;
+  return view_only ? kDefaultViewSocket : kDefaultSocket;
 }
 
 // The words of the command line, and what they do.
@@ -51,8 +60,17 @@ class CommandLine {
     app.add_flag("--force", options_.force, "also if more than 10 % of the VIPs or of the targets would go");
   }
 
+  // An option or argument that is one of these words.
+  CLI::Option* one_of(CLI::Option* option, const std::vector<std::string>& words) {
+    choices_[option] = words;
+    return option->check(silent(CLI::IsMember(words)));
+  }
+
   Options options_;
   Action action_ = nullptr;
+  Choices choices_;
+  std::string shell_;  // completion
+  bool man_ = false;
   CLI::App app_{"Shows and changes what the load balancer does, through lb-cp.", "lbctl"};
 };
 
@@ -77,9 +95,8 @@ CommandLine::CommandLine() {
   app_.require_subcommand(1);
   app_.footer("Example:\n  lbctl get targets blue -o wide\n\nExit codes: 0 done, 1 error, 2 differs (diff)");
   app_.set_version_flag("-V,--version", std::string("lbctl ") + LB_VERSION);
-  app_.add_option("-o,--output", options_.output, "table, wide, json or yaml")
-      ->type_name("FORMAT")
-      ->check(silent(CLI::IsMember({"table", "wide", "json", "yaml"})));
+  one_of(app_.add_option("-o,--output", options_.output, "table, wide, json or yaml")->type_name("FORMAT"),
+         {"table", "wide", "json", "yaml"});
   app_.add_option("--socket", options_.socket, "socket of lb-cp")
       ->type_name("PATH")
       ->default_str(kDefaultSocket)
@@ -105,6 +122,8 @@ void CommandLine::add_config_verbs() {
                 [](Session& session) { return session.diff(); }));
   add_watch(verb("history", "List the last 10 configurations that were applied; * is in force", "lbctl history",
                  [](Session& session) { return session.history(); }));
+  add_file(verb("plan", "Show what apply would do: slots and flows that move, before anything is applied",
+                "lbctl plan -f lb.yaml", [](Session& session) { return session.plan(); }));
   CLI::App& rollback = verb("rollback", "Put an earlier configuration in force again", "lbctl rollback 12",
                             [](Session& session) { return session.rollback(); });
   rollback.add_option("NUMBER", options_.number, "its number in lbctl history")->required();
@@ -159,17 +178,31 @@ void CommandLine::add_edit_verbs() {
 void CommandLine::add_view_verbs() {
   CLI::App& get = verb("get", "List objects with their state and counters", "lbctl get targets blue --watch",
                        [](Session& session) { return session.get(); });
-  get.add_option("KIND", options_.what, "vips, listeners, target-groups, targets or workers")
-      ->required()
-      ->check(silent(CLI::IsMember({"vips", "listeners", "target-groups", "targets", "workers"})));
+  one_of(get.add_option("KIND", options_.what, "vips, listeners, target-groups, targets or workers")->required(),
+         {"vips", "listeners", "target-groups", "targets", "workers"});
   get.add_option("NAME", options_.name, "only this one; for targets: the target group's name");
   add_watch(get);
   CLI::App& describe = verb("describe", "Show all about one object: state, parts, events, configuration",
                             "lbctl describe target-group blue", [](Session& session) { return session.describe(); });
-  describe.add_option("KIND", options_.what, "vip, listener, target-group or target")
-      ->required()
-      ->check(silent(CLI::IsMember({"vip", "listener", "target-group", "target"})));
+  one_of(describe.add_option("KIND", options_.what, "vip, listener, target-group or target")->required(),
+         {"vip", "listener", "target-group", "target"});
   describe.add_option("NAME", options_.name, "its name; for a target ADDRESS:PORT")->required();
+  CLI::App& events = verb("events", "Show what happened: states, applies, drains, refusals, lb-dp", "lbctl events -w blue",
+                          [](Session& session) { return session.events(); });
+  events.add_option("TEXT", options_.text, "only of objects whose name contains it");
+  events.add_flag("-w,--watch", options_.watch, "go on as they happen, until Ctrl-C");
+  events.add_option("-n", options_.count, "at most the last COUNT")->type_name("COUNT");
+  CLI::App& flows = verb("flows", "Count tracked flows by target and state, from the live flow tables",
+                         "lbctl flows --target-group blue", [](Session& session) { return session.flows(); });
+  flows.add_option("--listener", options_.listener, "only of target groups that it sends to")->type_name("NAME");
+  flows.add_option("--target-group,--group", options_.target_group, "only of this one")->type_name("NAME");
+  flows.add_option("--target", options_.target, "only on this one: ADDRESS:PORT")->type_name("TARGET");
+  flows.add_option("--state", options_.state, "new, assumed, closing, reset, short, udp or udp-new")->type_name("STATE");
+  add_watch(flows);
+  CLI::App& top = verb("top", "Show live rates of listeners, targets and workers, busiest first", "lbctl top --watch 2",
+                       [](Session& session) { return session.top(); });
+  top.add_option("-n", options_.count, "rows of each list (default 10)")->type_name("COUNT");
+  add_watch(top);
   add_watch(verb("drops", "Show how many packets were dropped, by reason (-o wide: all reasons)", "lbctl drops --watch 2",
                  [](Session& session) { return session.drops(); }));
   verb("why", "Show where a flow would go, and why", "lbctl why tcp 10.77.1.2 40000 192.0.2.10 80",
@@ -178,30 +211,45 @@ void CommandLine::add_view_verbs() {
       ->required()
       ->expected(5)
       ->type_name("");
+  verb("doctor", "Look at sockets, lb-dp, workers, targets and drops; exit code 1 if anything is bad", "lbctl doctor",
+       [](Session& session) { return session.doctor(); });
+  CLI::App& completion = verb("completion", "Print a completion script for a shell",
+                              "lbctl completion bash > /etc/bash_completion.d/lbctl", nullptr);
+  one_of(completion.add_option("SHELL", shell_, "bash, zsh or fish")->required(), {"bash", "zsh", "fish"});
+  verb("man", "Print the man page, lbctl(1)", "lbctl man | man -l -", nullptr).callback([this] { man_ = true; });
   verb("version", "Show the versions of lbctl and lb-cp, and whether lb-dp is connected", "lbctl version",
        [](Session& session) { return session.version(); });
 }
 
 void CommandLine::add_drain_verbs() {
-  const auto add_target = [this](CLI::App& app) {
-    app.add_option("TARGET", options_.name, "ADDRESS:PORT, [ADDRESS]:PORT for IPv6")->required();
+  const auto add_targets = [this](CLI::App& app) {
+    app.add_option("TARGET", options_.names, "ADDRESS:PORT, [ADDRESS]:PORT for IPv6; several are done one after the other")
+        ->required();
     app.add_option("--group,--target-group", options_.target_group,
                    "only in this target group (default: in every one that has it)")
         ->type_name("NAME");
   };
-  add_target(verb("drain", "Give a target no new flows; those it has stay until the deregistration delay ends",
-                  "lbctl drain 10.77.2.2:80 --group blue", [](Session& session) { return session.drain(true); }));
-  add_target(verb("undrain", "Let a drained target take new flows again", "lbctl undrain 10.77.2.2:80",
-                  [](Session& session) { return session.drain(false); }));
+  CLI::App& drain = verb("drain", "Give targets no new flows; those they have stay until the deregistration delay ends",
+                         "lbctl drain 10.77.2.2:80 10.77.2.3:80 --group blue --wait",
+                         [](Session& session) { return session.drain(true); });
+  add_targets(drain);
+  drain.add_flag("--wait", options_.wait_drained,
+                 "until their flows have ended or the delay is over; tells how many are left");
+  add_targets(verb("undrain", "Let drained targets take new flows again", "lbctl undrain 10.77.2.2:80",
+                   [](Session& session) { return session.drain(false); }));
 }
 
 int CommandLine::run(const std::vector<std::string>& arguments, const Io& io) {
-  options_.socket = kDefaultSocket;
   try {
     app_.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
     return app_.exit(error, io.out, io.err) == 0 ? kExitOk : kExitError;
   }
+  if (!shell_.empty() || man_) {
+    io.out << (man_ ? man_page(app_, LB_VERSION) : completion(app_, choices_, shell_));
+    return kExitOk;
+  }
+  if (options_.socket.empty()) options_.socket = default_socket();
   Session session(options_, io);
   return action_(session);
 }

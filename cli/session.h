@@ -17,7 +17,8 @@
 
 namespace lb::cli {
 
-inline constexpr const char* kDefaultSocket = "/run/lb/cp.sock";
+inline constexpr const char* kDefaultSocket = "/run/lb/cp.sock";           // admin: everything
+inline constexpr const char* kDefaultViewSocket = "/run/lb/cp-view.sock";  // view: what changes nothing
 
 struct Options {
   std::string output = "table";
@@ -28,7 +29,14 @@ struct Options {
   std::string what;  // get, describe: the kind of object
   std::string name;
   std::string target_group;
-  std::vector<std::string> flow;  // why
+  std::vector<std::string> flow;   // why
+  std::vector<std::string> names;  // drain, undrain
+  bool wait_drained = false;
+  bool watch = false;     // events
+  std::string text;       // events: that the object has
+  std::size_t count = 0;  // events: at most, 0: all; top: rows
+  std::string listener;   // flows
+  std::string state;      // flows
   // What changes the configuration.
   bool force = false;
   std::string if_generation;
@@ -59,9 +67,15 @@ class Session {
   int history();
   int rollback();
   int export_config();
+  int plan();
+  int events();
+  int flows();
+  int top();
+  int doctor();
   int get();
   int describe();
   int drain(bool drains);
+  int wait_drained(const api::DrainReply& begun);
   int drops();
   int why();
   int version();
@@ -80,7 +94,7 @@ class Session {
   }
 
   [[nodiscard]] std::string machine_text(const nlohmann::ordered_json& document) const {
-    const bool watching = options_.watch_s > 0;
+    const bool watching = options_.watch_s > 0 || options_.watch;
     if (options_.output == "yaml") return (watching ? "---\n" : "") + to_yaml(document);
     return to_json(document, watching ? JsonLayout::line : JsonLayout::pretty);
   }
@@ -94,6 +108,16 @@ class Session {
   // the watch goes on: lb-cp may be restarting.
   template <typename Fetch>
   int show(const Fetch& fetch);
+
+  // One list, or with --watch a stream of it.
+  template <typename Fetch>
+  int list(const Fetch& fetch);
+  int watch_list();
+  [[nodiscard]] std::string text_of(const api::WatchReply& reply) const;
+  [[nodiscard]] std::chrono::milliseconds pause() const {
+    return std::chrono::milliseconds(std::max<std::int64_t>(static_cast<std::int64_t>(options_.watch_s * 1000), 100));
+  }
+  void begin_round(bool first) const;  // clears a terminal; says the time to people
 
   template <typename Reply>
   int print(const Client::Result<Reply>& reply) const {
@@ -114,15 +138,11 @@ class Session {
 template <typename Fetch>
 int Session::show(const Fetch& fetch) {
   if (options_.watch_s <= 0) return print(fetch());
-  const std::chrono::milliseconds pause(std::max<std::int64_t>(static_cast<std::int64_t>(options_.watch_s * 1000), 100));
-  const bool redraw = io_.terminal && for_people();
   bool first = true;
   do {
     const auto reply = fetch();
     if (!reply && first) return fail(reply.error());
-    if (redraw) io_.out << "\x1b[H\x1b[2J";
-    if (for_people())
-      io_.out << (first || redraw ? "" : "\n") << utc_time(static_cast<std::uint64_t>(now_unix_ms())) << '\n';
+    begin_round(first);
     if (reply) {
       io_.out << text(*reply);
     } else {
@@ -130,8 +150,13 @@ int Session::show(const Fetch& fetch) {
     }
     io_.out.flush();
     first = false;
-  } while (io_.out.good() && io_.wait(pause));
+  } while (io_.out.good() && io_.wait(pause()));
   return kExitOk;
+}
+
+template <typename Fetch>
+int Session::list(const Fetch& fetch) {
+  return options_.watch_s > 0 ? watch_list() : print(fetch());
 }
 
 }  // namespace lb::cli

@@ -173,13 +173,7 @@ std::string section(std::string_view title, const std::string& body) {
 
 std::string events_text(const api::DescribeReply& reply, const ViewOptions& options) {
   std::string out;
-  for (const api::Event& event : reply.events()) {
-    std::string line = utc_time(event.unix_ms()) + " " + event.object() + ": " +
-                       (event.old_state().empty() ? "" : event.old_state() + " → ") + event.new_state();
-    if (!event.reason().empty()) line += ", " + event.reason();
-    if (!event.detail().empty()) line += " (" + event.detail() + ")";
-    out += options.wide ? printable(line) + '\n' : wrap(line, kTableColumns - 2, 2).substr(2);
-  }
+  for (const api::Event& event : reply.events()) out += view(event, options);
   return out;
 }
 
@@ -399,6 +393,14 @@ std::string view(const api::VersionReply& reply, const ViewOptions& options) {
   return facts.text(options.colours);
 }
 
+std::string view(const api::Event& event, const ViewOptions& options) {
+  std::string line = utc_time(event.unix_ms()) + " " + event.object() + ": " +
+                     (event.old_state().empty() ? "" : event.old_state() + " → ") + event.new_state();
+  if (!event.reason().empty()) line += ", " + event.reason();
+  if (!event.detail().empty()) line += " (" + event.detail() + ")";
+  return options.wide ? printable(line) + '\n' : wrap(line, kTableColumns - 2, 2).substr(2);
+}
+
 std::string view(const api::HistoryReply& reply, const ViewOptions& options) {
   Table table(
       {{"NUMBER", true}, {"APPLIED"}, {"GENERATION"}, {"CHANGES", true}, {"CAUSE", false, true}, {"FILE", false, true}});
@@ -418,6 +420,16 @@ std::string view_changes(const api::DiffReply& reply, const ViewOptions& options
   return changes_text(reply, options);
 }
 
+std::string view_changes(const api::PlanReply& reply, const ViewOptions& options) {
+  return changes_text(reply, options);
+}
+
+std::string violations_text(const api::PlanReply& reply) {
+  return remarks(reply.violations(), "");
+}
+std::string warnings_text(const api::PlanReply& reply) {
+  return remarks(reply.warnings(), "warning: ");
+}
 std::string violations_text(const api::ApplyReply& reply) {
   return remarks(reply.violations(), "");
 }

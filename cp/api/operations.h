@@ -9,6 +9,7 @@
 #include <tl/expected.hpp>
 #include <vector>
 
+#include "cp/explain/plan.h"
 #include "cp/explain/why.h"
 #include "cp/model/edit.h"
 #include "cp/model/live.h"
@@ -53,6 +54,10 @@ class Operations {
   // As apply, but changes nothing.
   virtual ApplyOutcome diff(const std::string& text, const std::string& file) = 0;
   virtual std::shared_ptr<const LiveState> live() = 0;
+  // Events after `sequence` of the log `instance`; waits up to `wait` where there are none (EventLog::since).
+  virtual EventsSince events_since(std::uint64_t instance, std::uint64_t sequence, std::chrono::milliseconds wait) = 0;
+  // What applying a configuration would do to slots and flows. Error: the violations.
+  virtual tl::expected<explain::Plan, ApplyOutcome> plan(const std::string& text, const std::string& file) = 0;
   // Drains or undrains the targets at address:port, in one group or (nullopt) in all. Error: no such target.
   virtual tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
                                                                   const std::optional<std::string>& group, bool drain) = 0;

@@ -197,6 +197,7 @@ void fill(api::Event& row, const Event& event) {
   row.set_new_state(event.new_state);
   row.set_reason(event.reason);
   row.set_detail(to_utf8(event.detail));
+  row.set_sequence(event.sequence);
 }
 
 void fill(api::Violation& row, const Violation& violation) {

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <utility>
 
 #include "cp/api/service.h"
@@ -64,29 +65,60 @@ tl::expected<gid_t, std::string> group_id(const std::string& name) {
 
 }  // namespace
 
-struct ApiServer::Impl {
-  Impl(Operations& operations, ApiOptions given) : options(std::move(given)), service(make_service(operations)) {}
+namespace {
 
-  ApiOptions options;
+// One socket and what is served on it.
+struct Door {
+  Door(Operations& operations, std::string socket_path, std::string owner_group, Access access)
+      : path(std::move(socket_path)), group(std::move(owner_group)), service(make_service(operations, access)) {}
+
+  tl::expected<void, std::string> open();
+  void close();
+
+  std::string path;
+  std::string group;
   std::unique_ptr<grpc::Service> service;
   std::unique_ptr<grpc::Server> server;
   struct stat socket_file {};  // to remove only what is ours
 };
 
-ApiServer::ApiServer(Operations& operations, ApiOptions options)
-    : impl_(std::make_unique<Impl>(operations, std::move(options))) {}
+}  // namespace
+
+struct ApiServer::Impl {
+  std::deque<Door> doors;
+};
+
+ApiServer::ApiServer(Operations& operations, ApiOptions options) : impl_(std::make_unique<Impl>()) {
+  impl_->doors.emplace_back(operations, std::move(options.socket_path), std::move(options.group), Access::admin);
+  if (!options.view_socket_path.empty()) {
+    impl_->doors.emplace_back(operations, std::move(options.view_socket_path), std::move(options.view_group), Access::view);
+  }
+}
 
 ApiServer::~ApiServer() {
   stop();
 }
 
 tl::expected<void, std::string> ApiServer::start() {
-  const std::string& path = impl_->options.socket_path;
-  gid_t group = static_cast<gid_t>(-1);
-  if (!impl_->options.group.empty()) {
-    const auto id = group_id(impl_->options.group);
+  for (Door& door : impl_->doors) {
+    if (auto opened = door.open(); !opened) {
+      stop();
+      return opened;
+    }
+  }
+  return {};
+}
+
+void ApiServer::stop() {
+  for (Door& door : impl_->doors) door.close();
+}
+
+tl::expected<void, std::string> Door::open() {
+  gid_t gid = static_cast<gid_t>(-1);
+  if (!group.empty()) {
+    const auto id = group_id(group);
     if (!id) return tl::unexpected(id.error());
-    group = *id;
+    gid = *id;
   }
   if (auto cleared = clear_stale_socket(path); !cleared) return cleared;
 
@@ -97,31 +129,28 @@ tl::expected<void, std::string> ApiServer::start() {
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
-  builder.RegisterService(impl_->service.get());
+  builder.RegisterService(service.get());
   const mode_t before = ::umask(0117);  // the socket is 0660 from its first moment on
-  impl_->server = builder.BuildAndStart();
+  server = builder.BuildAndStart();
   ::umask(before);
-  if (!impl_->server) return tl::unexpected("API socket " + path + ": cannot listen");
-  if (group != static_cast<gid_t>(-1) && ::chown(path.c_str(), static_cast<uid_t>(-1), group) != 0) {
-    const std::string error = failed("API socket " + path + ": group " + impl_->options.group);
-    stop();
+  if (!server) return tl::unexpected("API socket " + path + ": cannot listen");
+  if (gid != static_cast<gid_t>(-1) && ::chown(path.c_str(), static_cast<uid_t>(-1), gid) != 0) {
+    const std::string error = failed("API socket " + path + ": group " + group);
+    close();
     return tl::unexpected(error);
   }
-  if (::lstat(path.c_str(), &impl_->socket_file) != 0) impl_->socket_file = {};
+  if (::lstat(path.c_str(), &socket_file) != 0) socket_file = {};
   return {};
 }
 
-void ApiServer::stop() {
-  if (!impl_->server) return;
-  impl_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
-  impl_->server->Wait();
-  impl_->server.reset();
+void Door::close() {
+  if (!server) return;
+  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  server->Wait();
+  server.reset();
   struct stat status {};
-  const std::string& path = impl_->options.socket_path;
-  if (::lstat(path.c_str(), &status) == 0 && status.st_ino == impl_->socket_file.st_ino &&
-      status.st_dev == impl_->socket_file.st_dev) {
+  if (::lstat(path.c_str(), &status) == 0 && status.st_ino == socket_file.st_ino && status.st_dev == socket_file.st_dev)
     ::unlink(path.c_str());
-  }
 }
 
 }  // namespace lb::cp

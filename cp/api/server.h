@@ -2,7 +2,10 @@
 //
 //   lbctl ── unix socket (0660) ──▶ ApiServer ──▶ Operations (the control loop)
 //
-// Who may open the socket may do everything: access is the socket's mode and group, nothing else. Every handler answers
+//   lbctl ── view socket (0660) ───▶    ″      what changes nothing
+//
+// Who may open the first socket may do everything, who may open the other one may look: access is a socket's mode and group,
+// nothing else. Every handler answers
 // from one LiveState, so the rows of a reply fit together. Nothing of gRPC or protobuf shows in this header.
 #pragma once
 
@@ -17,6 +20,8 @@ namespace lb::cp {
 struct ApiOptions {
   std::string socket_path = "/run/lb/cp.sock";  // absolute; at most 107 bytes (sockaddr_un)
   std::string group;                            // group that may connect beside the owner; empty: the process's own
+  std::string view_socket_path;                 // empty: none
+  std::string view_group;
 };
 
 class ApiServer {

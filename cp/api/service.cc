@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <chrono>
 #include <exception>
@@ -12,9 +13,11 @@
 #include <utility>
 
 #include "cp/api/config_calls.h"
+#include "cp/api/flow_calls.h"
 #include "cp/api/flow_question.h"
 #include "cp/api/refusals.h"
 #include "cp/api/rows.h"
+#include "cp/api/streams.h"
 #include "cp/explain/counters.h"
 #include "cp/explain/why.h"
 #include "proto/api.grpc.pb.h"
@@ -29,6 +32,8 @@ using grpc::Status;
 using grpc::StatusCode;
 using std::chrono::milliseconds;
 
+constexpr milliseconds kLeastWatchInterval{100};
+constexpr milliseconds kMostWatchInterval{86'400'000};
 constexpr int kMaxDescribedEvents = 50;
 constexpr std::size_t kMaxListedNames = 10;
 
@@ -75,7 +80,7 @@ Status check_client(const ServerContext& context) {
 
 class Service final : public api::LoadBalancer::Service {
  public:
-  explicit Service(Operations& operations) : operations_(operations) {}
+  Service(Operations& operations, Access access) : operations_(operations), access_(access) {}
 
   Status GetVersion(ServerContext*, const api::VersionRequest*, api::VersionReply* reply) override {
     return safely([&] {  // no check of the client: this is how versions are compared
@@ -91,19 +96,19 @@ class Service final : public api::LoadBalancer::Service {
   }
 
   Status Apply(ServerContext* context, const api::ApplyRequest* request, api::ApplyReply* reply) override {
-    return guarded(*context, [&] { return apply_config(operations_, *context, *request, *reply); });
+    return changing(*context, [&] { return apply_config(operations_, *context, *request, *reply); });
   }
   Status Diff(ServerContext* context, const api::DiffRequest* request, api::DiffReply* reply) override {
     return guarded(*context, [&] { return diff_config(operations_, *request, *reply); });
   }
   Status Edit(ServerContext* context, const api::EditRequest* request, api::ApplyReply* reply) override {
-    return guarded(*context, [&] { return edit_config(operations_, *context, *request, *reply); });
+    return changing(*context, [&] { return edit_config(operations_, *context, *request, *reply); });
   }
   Status History(ServerContext* context, const api::HistoryRequest*, api::HistoryReply* reply) override {
     return guarded(*context, [&] { return list_history(operations_, *reply); });
   }
   Status Rollback(ServerContext* context, const api::RollbackRequest* request, api::ApplyReply* reply) override {
-    return guarded(*context, [&] { return roll_back(operations_, *context, *request, *reply); });
+    return changing(*context, [&] { return roll_back(operations_, *context, *request, *reply); });
   }
   Status Export(ServerContext* context, const api::ExportRequest* request, api::ExportReply* reply) override {
     return guarded(*context, [&] { return export_config(operations_, *request, *reply); });
@@ -124,25 +129,35 @@ class Service final : public api::LoadBalancer::Service {
     return guarded(*context, [&] { return list_workers(*request, *reply); });
   }
   Status ListDrops(ServerContext* context, const api::ListRequest*, api::DropList* reply) override {
-    return guarded(*context, [&] {
-      const auto live = operations_.live();
-      for (const explain::DropTotal& total : explain::drops(live->workers)) {
-        api::DropRow& row = *reply->add_drops();
-        row.set_reason(std::string(total.reason));
-        row.set_packets(total.packets);
-        row.set_help(std::string(total.help));
-      }
-      return Status::OK;
-    });
+    return guarded(*context, [&] { return list_drops(*reply); });
   }
   Status Describe(ServerContext* context, const api::DescribeRequest* request, api::DescribeReply* reply) override {
     return guarded(*context, [&] { return describe(*request, *reply); });
   }
   Status Drain(ServerContext* context, const api::DrainRequest* request, api::DrainReply* reply) override {
-    return guarded(*context, [&] { return drain(*request, true, *reply); });
+    return changing(*context, [&] { return drain(*request, true, *reply); });
   }
   Status Undrain(ServerContext* context, const api::DrainRequest* request, api::DrainReply* reply) override {
-    return guarded(*context, [&] { return drain(*request, false, *reply); });
+    return changing(*context, [&] { return drain(*request, false, *reply); });
+  }
+  Status Plan(ServerContext* context, const api::PlanRequest* request, api::PlanReply* reply) override {
+    return guarded(*context, [&] { return plan_config(operations_, *request, *reply); });
+  }
+  Status ListFlows(ServerContext* context, const api::FlowsRequest* request, api::FlowList* reply) override {
+    return guarded(*context, [&] { return list_flows(operations_, *request, *reply); });
+  }
+  Status WatchEvents(ServerContext* context, const api::EventsRequest* request,
+                     grpc::ServerWriter<api::EventBatch>* writer) override {
+    return guarded(*context, [&] {
+      const StreamPlace place(streams_);
+      if (Status status = place.status(); !status.ok()) return status;
+      return stream_events(operations_, *context, *request,
+                           [&](const api::EventBatch& batch) { return writer->Write(batch); });
+    });
+  }
+  Status Watch(ServerContext* context, const api::WatchRequest* request,
+               grpc::ServerWriter<api::WatchReply>* writer) override {
+    return guarded(*context, [&] { return watch(*context, *request, *writer); });
   }
   Status Why(ServerContext* context, const api::WhyRequest* request, api::WhyReply* reply) override {
     return guarded(*context, [&] { return why(*request, *reply); });
@@ -156,6 +171,13 @@ class Service final : public api::LoadBalancer::Service {
     return safely(handler);
   }
 
+  // What changes something is for the admin socket.
+  template <typename Handler>
+  Status changing(const ServerContext& context, const Handler& handler) const {
+    if (access_ == Access::admin) return guarded(context, handler);
+    return {StatusCode::PERMISSION_DENIED, "this socket only shows; changes go to lb-cp's admin socket (lb-cp --socket)"};
+  }
+
   template <typename Handler>
   static Status safely(const Handler& handler) {
     try {
@@ -163,6 +185,43 @@ class Service final : public api::LoadBalancer::Service {
     } catch (const std::exception& error) {
       return {StatusCode::INTERNAL, to_utf8(std::string("lb-cp failed: ") + error.what())};
     }
+  }
+
+  Status list_drops(api::DropList& reply) {
+    const auto live = operations_.live();
+    for (const explain::DropTotal& total : explain::drops(live->workers)) {
+      api::DropRow& row = *reply.add_drops();
+      row.set_reason(std::string(total.reason));
+      row.set_packets(total.packets);
+      row.set_help(std::string(total.help));
+    }
+    return Status::OK;
+  }
+
+  Status list(const std::string& kind, const api::ListRequest& request, api::WatchReply& reply) {
+    if (kind == "vips") return list_vips(request, *reply.mutable_vips());
+    if (kind == "listeners") return list_listeners(request, *reply.mutable_listeners());
+    if (kind == "target-groups") return list_target_groups(request, *reply.mutable_target_groups());
+    if (kind == "targets") return list_targets(request, *reply.mutable_targets());
+    if (kind == "workers") return list_workers(request, *reply.mutable_workers());
+    if (kind == "drops") return list_drops(*reply.mutable_drops());
+    return invalid("kind", quoted(kind) + " is none of vips, listeners, target-groups, targets, workers, drops");
+  }
+
+  Status watch(const ServerContext& context, const api::WatchRequest& request, grpc::ServerWriter<api::WatchReply>& writer) {
+    const milliseconds interval(request.interval_ms() == 0 ? 1000 : request.interval_ms());
+    if (interval < kLeastWatchInterval || interval > kMostWatchInterval)
+      return invalid("interval_ms", std::to_string(interval.count()) + " is not within 100-86400000");
+    const StreamPlace place(streams_);
+    if (Status status = place.status(); !status.ok()) return status;
+    api::ListRequest what;
+    what.set_name(request.name());
+    do {
+      api::WatchReply reply;
+      if (Status status = list(request.kind(), what, reply); !status.ok()) return status;
+      if (!writer.Write(reply)) break;
+    } while (wait_in_stream(context, interval));
+    return {StatusCode::CANCELLED, "the watch has ended"};
   }
 
   Status list_vips(const api::ListRequest& request, api::VipList& reply) {
@@ -381,12 +440,14 @@ class Service final : public api::LoadBalancer::Service {
   }
 
   Operations& operations_;
+  const Access access_;
+  std::atomic<int> streams_{0};
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> make_service(Operations& operations) {
-  return std::make_unique<Service>(operations);
+std::unique_ptr<grpc::Service> make_service(Operations& operations, Access access) {
+  return std::make_unique<Service>(operations, access);
 }
 
 }  // namespace lb::cp

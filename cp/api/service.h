@@ -11,7 +11,12 @@ class Service;
 
 namespace lb::cp {
 
+enum class Access : unsigned char {
+  admin,  // everything
+  view,   // what changes nothing
+};
+
 // `operations` outlives the service.
-std::unique_ptr<grpc::Service> make_service(Operations& operations);
+std::unique_ptr<grpc::Service> make_service(Operations& operations, Access access);
 
 }  // namespace lb::cp

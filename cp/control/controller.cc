@@ -121,6 +121,21 @@ std::shared_ptr<const LiveState> Controller::live() {
   return loop_->call([this] { return loop_->live(); });
 }
 
+EventsSince Controller::events_since(std::uint64_t instance, std::uint64_t sequence, std::chrono::milliseconds wait) {
+  return loop_->events().since(instance, sequence, wait);
+}
+
+tl::expected<explain::Plan, ApplyOutcome> Controller::plan(const std::string& text, const std::string& file) {
+  LoadResult loaded = load(text, file);
+  if (!loaded.config) return tl::unexpected(ApplyOutcome{std::move(loaded.violations), std::move(loaded.warnings)});
+  auto input = loop_->call([&] { return loop_->plan_input(*loaded.config); });
+  auto plan = input ? explain::make_plan(std::move(*input)) : tl::unexpected(input.error());
+  if (!plan) return tl::unexpected(ApplyOutcome{{{file, 0, "", plan.error()}}, std::move(loaded.warnings)});
+  plan->warnings = std::move(loaded.warnings);
+  plan->changes = diff(text, file).changes;
+  return std::move(*plan);
+}
+
 tl::expected<std::vector<TargetKey>, std::string> Controller::drain(const abi::IpAddress& address, std::uint16_t port,
                                                                     const std::optional<std::string>& group, bool drain) {
   auto touched = loop_->call([&] { return loop_->drain(address, port, group, drain); });

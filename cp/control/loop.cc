@@ -20,7 +20,6 @@ constexpr auto kCoalesce = 3ms;            // changes within it make one generat
 constexpr auto kStoreDelay = 500ms;        // changes of health reach the disk within it
 constexpr auto kFirstPathsLimit = 1000ms;  // the first generation waits that long for next hops
 constexpr std::int64_t kLongestSleepMs = 60'000;
-constexpr std::size_t kMaxEvents = 1000;
 constexpr std::size_t kMaxLoggedTogether = 100;  // of what happens at one time, one line each; the rest is counted
 
 std::string to_string(abi::Generation generation) {
@@ -136,8 +135,7 @@ void Controller::Loop::event(Event event) {
 }
 
 void Controller::Loop::keep(Event event) {
-  events_.push_front(std::move(event));
-  if (events_.size() > kMaxEvents) events_.pop_back();
+  events_.add(std::move(event));
   live_.reset();
 }
 

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "cp/control/controller.h"
+#include "cp/control/event_log.h"
 #include "cp/control/health_book.h"
 #include "cp/control/history.h"
 #include "cp/control/slot_shares.h"
@@ -84,6 +85,8 @@ class Controller::Loop {
   std::pair<Config, std::uint64_t> current_config() const { return {roster_.config(), record_.number}; }
   std::vector<ConfigRecord> history() const { return {history_.rbegin(), history_.rend()}; }
   std::future<tl::expected<ConfigText, std::string>> config_text(std::uint64_t number);
+  tl::expected<explain::PlanInput, std::string> plan_input(const Config& config) const;
+  const EventLog& events() const { return events_; }  // any thread
   std::vector<Change> diff(const Config& config) const;
   tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
                                                           const std::optional<std::string>& group, bool drain);
@@ -162,9 +165,9 @@ class Controller::Loop {
   const HistoryFolder history_folder_;
   std::string history_error_;
   std::map<abi::IpAddress, Path> paths_;
-  std::size_t unready_paths_ = 0;                        // of paths_: next hop not resolved, and not this host itself
-  std::uint64_t followed_ = 0;                           // Roster::membership() that the mirror and the probes know
-  std::deque<Event> events_;                             // newest first
+  std::size_t unready_paths_ = 0;  // of paths_: next hop not resolved, and not this host itself
+  std::uint64_t followed_ = 0;     // Roster::membership() that the mirror and the probes know
+  EventLog events_;
   std::map<std::uint32_t, std::string> counter_owners_;  // listener by counter index
   bool probes_due_ = true;                               // the set of probes is to be planned anew
 

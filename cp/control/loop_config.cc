@@ -116,6 +116,25 @@ std::future<tl::expected<ConfigText, std::string>> Controller::Loop::config_text
   return future;
 }
 
+tl::expected<explain::PlanInput, std::string> Controller::Loop::plan_input(const Config& config) const {
+  explain::PlanInput input{.before = newest_, .roster = roster_, .after = roster_};
+  input.now_unix_ms = unix_ms_now();
+  input.generation = {latest_.epoch, latest_.n + 1};
+  input.flows_known = data_plane_.has_value();
+  if (auto possible = input.after.apply(config, input.now_unix_ms); !possible) return tl::unexpected(possible.error());
+  std::unordered_map<std::uint32_t, std::uint64_t> flows;
+  for (const auto& [name, group] : roster_.groups()) {
+    for (const auto& [key, target] : group.targets) {
+      if (const auto known = flows_of(target.status.id)) flows[target.status.id] = *known;
+    }
+  }
+  input.flows_of = [flows = std::move(flows)](std::uint32_t id) -> std::optional<std::uint64_t> {
+    const auto at = flows.find(id);
+    return at == flows.end() ? std::nullopt : std::optional(at->second);
+  };
+  return input;
+}
+
 void Controller::Loop::reload() {
   if (options_.config_file.empty()) {
     spdlog::warn("SIGHUP: there is no configuration file to read; use lbctl apply");

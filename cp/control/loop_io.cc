@@ -232,7 +232,7 @@ std::shared_ptr<const LiveState> Controller::Loop::live() {
     }
   }
   live->workers = stats_.workers();
-  live->events = events_;
+  live->events = events_.newest_first();
   live_ = std::move(live);
   live_at_ = std::chrono::steady_clock::now();
   live_cost_ = live_at_ - now;

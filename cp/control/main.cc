@@ -14,6 +14,7 @@
 
 #include "cp/api/server.h"
 #include "cp/config/load.h"
+#include "cp/config/schema.h"
 #include "cp/control/controller.h"
 #include "cp/stats/metrics.h"
 
@@ -23,8 +24,10 @@ namespace {
 struct Flags {
   ControllerOptions controller;
   ApiOptions api;
+  std::string view_socket;  // empty: beside the other one
   std::string metrics = "127.0.0.1:9700";
   bool check = false;
+  bool schema = false;
   bool verbose = false;
 };
 
@@ -58,6 +61,14 @@ int fail(const std::string& text) {
   return 1;
 }
 
+// /run/lb/cp.sock has /run/lb/cp-view.sock beside it.
+std::string view_socket(const Flags& flags) {
+  if (flags.view_socket == "off") return "";
+  if (!flags.view_socket.empty()) return flags.view_socket;
+  const std::filesystem::path admin = flags.api.socket_path;
+  return admin.parent_path() / (admin.stem().string() + "-view" + admin.extension().string());
+}
+
 int run(const Flags& flags) {
   raise_descriptor_limit();
   signal(SIGPIPE, SIG_IGN);
@@ -77,6 +88,8 @@ int run(const Flags& flags) {
   }
   std::error_code ignored;
   std::filesystem::create_directories(std::filesystem::path(flags.api.socket_path).parent_path(), ignored);
+  if (!flags.api.view_socket_path.empty())
+    std::filesystem::create_directories(std::filesystem::path(flags.api.view_socket_path).parent_path(), ignored);
   ApiServer api(**controller, flags.api);
   if (auto started = api.start(); !started) {
     metrics.reset();
@@ -108,11 +121,16 @@ int main(int argc, char** argv) {
                  "lb-cp ended");
   app.add_option("--state-dir", flags.controller.state_directory, "where configuration, ids, states and drains are kept")
       ->capture_default_str();
-  app.add_option("--socket,--api-socket", flags.api.socket_path, "Unix socket for lbctl")->capture_default_str();
-  app.add_option("--api-group", flags.api.group, "group that may use the API beside the owner");
+  app.add_option("--socket,--api-socket", flags.api.socket_path, "Unix socket for lbctl, admin: everything")
+      ->capture_default_str();
+  app.add_option("--api-group", flags.api.group, "group that may use it beside the owner");
+  app.add_option("--view-socket", flags.view_socket,
+                 "Unix socket for lbctl, view: what changes nothing; default NAME-view.sock beside NAME.sock; or off");
+  app.add_option("--view-group", flags.api.view_group, "group that may use it beside the owner");
   app.add_option("--dp-socket", flags.controller.data_plane_socket, "lb-dp's control socket")->capture_default_str();
   app.add_option("--metrics", flags.metrics, "ADDRESS:PORT for Prometheus, or off")->capture_default_str();
   app.add_flag("--check", flags.check, "check --config and exit: 0 if it can be applied, 1 if not");
+  app.add_flag("--schema", flags.schema, "print the JSON Schema of the configuration, for editors, and exit");
   app.add_flag("--verbose", flags.verbose, "log more");
   app.set_version_flag("--version", "lb-cp " LB_VERSION);
   try {
@@ -124,9 +142,14 @@ int main(int argc, char** argv) {
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   spdlog::flush_on(spdlog::level::info);
   if (flags.verbose) spdlog::set_level(spdlog::level::debug);
+  if (flags.schema) {
+    std::cout << lb::cp::config_schema();
+    return 0;
+  }
   if (flags.check) {
     if (flags.controller.config_file.empty()) return lb::cp::fail("--check needs --config FILE");
     return lb::cp::check(flags.controller.config_file);
   }
+  flags.api.view_socket_path = lb::cp::view_socket(flags);
   return lb::cp::run(flags);
 }

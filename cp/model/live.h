@@ -19,6 +19,14 @@ struct Event {
   std::string new_state;
   std::string reason;
   std::string detail;
+  std::uint64_t sequence = 0;  // from 1 in the order of events; given by the log
+};
+
+// What a reader of events has not seen yet.
+struct EventsSince {
+  std::uint64_t instance = 0;  // of the log; another one begins to count anew
+  std::uint64_t lost = 0;      // came and went between what the reader has and the first of these
+  std::vector<Event> events;   // oldest first
 };
 
 struct LiveTarget {

@@ -174,7 +174,8 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
   if (found.link) {
     const Fd vips_before = kept ? Fd{} : map_of_program(found.program.get(), "vips");
     if (vips_before) {
-      if (auto r = add_keys(interface, vips_fd, keys_of<abi::IpAddress>(vips_before.get())); !r) return tl::unexpected(r.error());
+      if (auto r = add_keys(interface, vips_fd, keys_of<abi::IpAddress>(vips_before.get())); !r)
+        return tl::unexpected(r.error());
     }
     // Even the same program is replaced: drivers hand it to receive queues that were added meanwhile only then (veth), and
     // a queue without it passes VIPs to the kernel.

@@ -1,11 +1,14 @@
 """Changing the configuration: what is refused, what is kept, and that traffic follows."""
 
 import concurrent.futures
+import json
 
 import pytest
 
 from tests.e2e import world
 from tests.e2e.connection import Connection
+from tests.lib.balancer import BIN
+from tests.lib.lab import run, wait_until
 
 pytestmark = pytest.mark.cases(world.PLAIN)
 
@@ -75,3 +78,31 @@ def test_history_survives_a_kill(up, case):
     assert up.balancer.targets(case.web_group)[case.target("t2")]["weight"] == 7
     up.balancer.lbctl("rollback", str(known[1]["number"]))
     assert up.balancer.targets(case.web_group)[case.target("t2")]["weight"] == 1
+
+
+def test_view_socket_changes_nothing(up, case):
+    """Who may only look sees what there is, and is told where changes go."""
+    def lbctl(*arguments, check=True):
+        return run([BIN / "lbctl", "--socket", up.lab.folder / "cp-view.sock", *arguments], check=check)
+
+    assert case.web_group in lbctl("get", "target-groups", "-o", "wide").stdout
+    for change in (("apply", "-f", up.config), ("drain", case.target("t1")), ("rollback", str(numbers(up)[0])),
+                   ("target", "remove", case.web_group, case.target("t1"))):
+        done = lbctl(*change, check=False)
+        assert done.returncode == 1 and "admin socket" in done.stderr, change
+    assert up.balancer.targets(case.web_group)[case.target("t1")]["state"] == "healthy"
+
+
+def test_doctor_finds_what_is_wrong(up, case):
+    """A healthy balancer has nothing bad; lb-dp's end and a dead group are named."""
+    def grades():
+        return {row["check"]: row["grade"] for row in json.loads(up.balancer.lbctl("doctor", "-o", "json", check=False).stdout)["findings"]}
+
+    assert "bad" not in grades().values()
+    for target in up.lab.targets:
+        up.lab.nginx[target].kill()
+    for target in up.lab.targets:
+        up.balancer.wait_state(case.web_group, case.target(target), "unhealthy")
+    assert grades()[f"target group {case.web_group}"] == "bad"
+    up.balancer.dp.stop()
+    wait_until("lb-dp's end to be noticed", lambda: grades()["lb-dp"] == "bad")

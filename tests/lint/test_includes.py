@@ -21,7 +21,7 @@ ALLOWED = {
     "cp/snapshot": ["cp/model", "dp/abi", "dp/base", "tl/expected.hpp", "asio/"],
     "cp/stats": ["cp/model", "dp/abi", "dp/base", "prometheus/", "tl/expected.hpp"],
     "cp/explain": ["cp/model", "cp/config", "cp/snapshot", "dp/abi", "dp/base", "dp/net", "dp/lb", "tl/expected.hpp"],
-    "cp/api": ["cp/model", "cp/explain", "dp/abi", "proto/", "grpcpp/", "google/protobuf/", "tl/expected.hpp"],
+    "cp/api": ["cp/model", "cp/explain", "dp/abi", "dp/lb/flow_census.h", "proto/", "grpcpp/", "google/protobuf/", "tl/expected.hpp"],
     "cp/control": ["cp/", "dp/abi", "dp/base", "dp/lb", "CLI/", "asio/", "nlohmann/", "spdlog/", "fmt/", "tl/expected.hpp"],
     "cli": ["proto/", "grpcpp/", "google/protobuf/", "CLI/", "nlohmann/", "tl/expected.hpp"],
     "replay": ["cp/model", "cp/config", "cp/snapshot", "cp/explain", "dp/abi", "dp/base", "dp/net", "dp/lb", "pcap", "CLI/", "yaml-cpp/",

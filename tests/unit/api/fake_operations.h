@@ -73,8 +73,8 @@ inline LiveState example_state() {
   worker.counters[static_cast<std::size_t>(abi::Counter::drop_no_listener)] = 12;
   worker.counters[static_cast<std::size_t>(abi::Counter::drop_truncated)] = 3;
   live.workers = {worker};
-  live.events = {{1'795'226'400'000, "target blue 10.77.2.3:80", "healthy", "unhealthy", "Timeout", "no answer"},
-                 {1'795'226'300'000, "listener web-80", "", "active", "", ""}};
+  live.events = {{1'795'226'400'000, "target blue 10.77.2.3:80", "healthy", "unhealthy", "Timeout", "no answer", 2},
+                 {1'795'226'300'000, "listener web-80", "", "active", "", "", 1}};
   return live;
 }
 
@@ -116,6 +116,18 @@ class FakeOperations : public Operations {
     if (broken) throw std::runtime_error("state is broken");
     return std::make_shared<const LiveState>(state);
   }
+  EventsSince events_since(std::uint64_t instance, std::uint64_t sequence, std::chrono::milliseconds) override {
+    const std::lock_guard lock(mutex);
+    EventsSince found{.instance = 77, .lost = 0, .events = {}};
+    for (auto event = state.events.rbegin(); event != state.events.rend(); ++event) {
+      if (instance != 77 || event->sequence > sequence) found.events.push_back(*event);
+    }
+    return found;
+  }
+  tl::expected<explain::Plan, ApplyOutcome> plan(const std::string& text, const std::string&) override {
+    if (text != planned_text) return tl::unexpected(outcome);
+    return planned;
+  }
   tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& ip, std::uint16_t port,
                                                           const std::optional<std::string>& group, bool drain) override {
     const std::lock_guard lock(mutex);
@@ -150,6 +162,8 @@ class FakeOperations : public Operations {
   std::string applied_text;
   std::string applied_file;
   ApplyOptions applied_options;
+  std::string planned_text;
+  explain::Plan planned;
   std::optional<Edit> edited;
   std::vector<ConfigRecord> records{
       {.number = 8,

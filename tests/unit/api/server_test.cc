@@ -125,6 +125,40 @@ TEST(ApiServerStart, ErrorsNameThePathOrTheGroup) {
   EXPECT_NE(error(directory.path() + "/cp.sock", "no-such-group-here").find("no such group"), std::string::npos);
 }
 
+TEST(ApiServerStart, ViewSocketShowsEverythingAndChangesNothing) {
+  const TemporaryDirectory directory;
+  FakeOperations operations;
+  const std::string view = directory.path() + "/view.sock";
+  ApiServer server(
+      operations,
+      {.socket_path = directory.path() + "/cp.sock", .group = "", .view_socket_path = view, .view_group = "root"});
+  const auto started = server.start();
+  ASSERT_TRUE(started) << started.error();
+  struct stat status {};
+  ASSERT_EQ(::stat(view.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777U, 0660U);
+  grpc::ChannelArguments arguments;
+  arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "lb-cp");
+  const auto stub =
+      api::LoadBalancer::NewStub(grpc::CreateCustomChannel("unix:" + view, grpc::InsecureChannelCredentials(), arguments));
+  using Stub = api::LoadBalancer::Stub;
+  const auto code = [&](auto method, const auto& request, auto reply) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    return (stub.get()->*method)(&context, request, &reply).error_code();
+  };
+  EXPECT_EQ(code(&Stub::ListVips, api::ListRequest(), api::VipList()), StatusCode::OK);
+  EXPECT_EQ(code(&Stub::Diff, api::DiffRequest(), api::DiffReply()), StatusCode::OK);
+  EXPECT_EQ(code(&Stub::History, api::HistoryRequest(), api::HistoryReply()), StatusCode::OK);
+  EXPECT_EQ(code(&Stub::Apply, api::ApplyRequest(), api::ApplyReply()), StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(code(&Stub::Edit, api::EditRequest(), api::ApplyReply()), StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(code(&Stub::Rollback, api::RollbackRequest(), api::ApplyReply()), StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(code(&Stub::Drain, api::DrainRequest(), api::DrainReply()), StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(code(&Stub::Undrain, api::DrainRequest(), api::DrainReply()), StatusCode::PERMISSION_DENIED);
+  server.stop();
+  EXPECT_NE(::lstat(view.c_str(), &status), 0);
+}
+
 TEST_F(ApiServerTest, VersionTellsGenerationAndDataPlane) {
   api::VersionReply reply;
   ASSERT_TRUE(call(&Stub::GetVersion, api::VersionRequest(), reply).ok());

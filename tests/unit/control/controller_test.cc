@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <stdexcept>
 
 #include "cp/control/history.h"
@@ -111,6 +112,14 @@ TEST_F(ControllerTest, StateSurvivesARestart) {
   EXPECT_GT(after->generation.epoch, before->generation.epoch);
   for (std::size_t i = 0; i < 3; ++i)
     EXPECT_EQ(after->groups[0].targets[i].status.id, before->groups[0].targets[i].status.id);
+}
+
+TEST_F(ControllerTest, DrainIsOnDiskWhenItIsToldAsDone) {
+  apply(config("{address: 10.9.9.1}, {address: 10.9.9.2}"));
+  ASSERT_TRUE(controller_->drain(*parse_address("10.9.9.2"), 80, std::nullopt, true));
+  std::ifstream state(directory_ / "state/state.json");
+  const std::string text{std::istreambuf_iterator<char>(state), {}};
+  EXPECT_NE(text.find("\"drained\":true"), std::string::npos);
 }
 
 TEST_F(ControllerTest, FileOfTheCommandLineWinsAtStartAndIsReadAgainOnReload) {

@@ -1,0 +1,113 @@
+// What `plan` and `flows` say to people.
+#include <array>
+#include <cstdio>
+
+#include "cli/table.h"
+#include "cli/views.h"
+#include "proto/api.pb.h"
+
+namespace lb::cli {
+
+namespace {
+
+std::string percent(double share) {
+  std::array<char, 16> buffer{};
+  std::snprintf(buffer.data(), buffer.size(), "%.1f%%", share * 100);
+  return buffer.data();
+}
+
+std::string count(std::uint64_t value, const ViewOptions& options) {
+  return options.wide ? std::to_string(value) : compact_number(value);
+}
+
+std::string size(std::uint64_t bytes) {
+  if (bytes < 10'000) return std::to_string(bytes) + " B";
+  return compact_number(bytes < 100'000 ? bytes / 1000 * 1000 : bytes) + (bytes < 100'000 ? " B" : "B");
+}
+
+std::string fates(std::uint64_t stay, std::uint64_t move, std::uint64_t drain, std::uint64_t reset) {
+  std::string text = std::to_string(stay) + " stay";
+  if (move != 0) text += ", " + std::to_string(move) + " move";
+  if (drain != 0) text += ", " + std::to_string(drain) + " drain";
+  if (reset != 0) text += ", " + std::to_string(reset) + " are reset";
+  return text;
+}
+
+std::string fate(const api::PlannedTarget& target) {
+  if (target.flows() == 0 && target.fate() == "stay") return "";
+  if (target.fate() != "drain") return target.fate();
+  return "drain " + age(static_cast<std::int64_t>(target.drain_ms())) + ", " + target.then();
+}
+
+Colour colour_of(const std::string& change) {
+  return change == "add"      ? Colour::good
+         : change == "remove" ? Colour::bad
+         : change == "change" ? Colour::warning
+                              : Colour::none;
+}
+
+}  // namespace
+
+std::string view(const api::PlanReply& reply, const ViewOptions& options) {
+  std::string out = view_changes(reply, options);
+  if (reply.changes_size() == 0) return "no changes\n";
+  for (const api::PlannedGroup& group : reply.target_groups()) {
+    out += "\nTarget group " + printable(group.name()) + (group.change() == "change" ? "" : " (" + group.change() + ")") +
+           ": " + std::to_string(group.slots_moved()) + " of " + std::to_string(group.slots_after()) +
+           " slots move; flows: " + fates(group.flows_stay(), group.flows_move(), group.flows_drain(), group.flows_reset()) +
+           "\n";
+    Table table({{"", false, false},
+                 {"TARGET"},
+                 {"SHARE", true},
+                 {"NEW-SHARE", true},
+                 {"GAINED", true},
+                 {"LOST", true},
+                 {"FLOWS", true},
+                 {"FATE", false, true}});
+    for (const api::PlannedTarget& target : group.targets()) {
+      const Colour colour = colour_of(target.change());
+      const char* sign = target.change() == "add"      ? "+"
+                         : target.change() == "remove" ? "-"
+                         : target.change().empty()     ? " "
+                                                       : "~";
+      table.add({Cell(sign, colour), Cell(target.address(), colour), percent(target.share_before()),
+                 percent(target.share_after()), count(target.slots_gained(), options), count(target.slots_lost(), options),
+                 count(target.flows(), options), fate(target)});
+    }
+    out += table.render(options.wide ? kUnlimited : kTableColumns, options.colours);
+  }
+  out += "\nTracked flows: " + fates(reply.flows_stay(), reply.flows_move(), reply.flows_drain(), reply.flows_reset()) +
+         (reply.flows_known() ? "" : " (lb-dp is away: they are not known)") + "\n";
+  out += "Snapshot: " + size(reply.snapshot_bytes_before()) + " → " + size(reply.snapshot_bytes_after()) +
+         "; lb-dp holds both while workers move; about " + size(reply.sent_bytes()) + " are new\n";
+  for (const std::string& note : reply.notes()) out += wrap("Note: " + note, kTableColumns, 0);
+  return out;
+}
+
+std::string view(const api::FlowList& list, const ViewOptions& options) {
+  std::vector<Column> columns = {{"GROUP", false, true}, {"TARGET"},     {"STATE"},      {"FLOWS", true},
+                                 {"≤1s", true},          {"≤10s", true}, {"≤60s", true}, {"LONGER", true}};
+  if (options.wide) columns.push_back({"LISTENERS"});
+  Table table(columns);
+  for (const api::FlowRow& row : list.flows()) {
+    std::vector<Cell> cells = {row.target_group(),
+                               row.target(),
+                               row.state(),
+                               count(row.flows(), options),
+                               count(row.idle_1s(), options),
+                               count(row.idle_10s(), options),
+                               count(row.idle_60s(), options),
+                               count(row.idle_longer(), options)};
+    if (options.wide) cells.emplace_back(row.listeners());
+    table.add(std::move(cells));
+  }
+  std::string out = table.empty() ? "no flows\n" : table.render(options.wide ? kUnlimited : kTableColumns, options.colours);
+  if (list.lines_read() < list.lines()) {
+    out += "estimates: 1 of " +
+           std::to_string((list.lines() + list.lines_read() / 2) / std::max<std::uint64_t>(list.lines_read(), 1)) +
+           " lines of the flow tables was read; tracked flows in all: " + std::to_string(list.total()) + "\n";
+  }
+  return out;
+}
+
+}  // namespace lb::cli

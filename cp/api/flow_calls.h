@@ -1,0 +1,22 @@
+// The calls that look at flows and at plans.
+#pragma once
+
+#include "cp/api/operations.h"
+
+namespace grpc {
+class Status;
+}
+
+namespace lb::api {
+class FlowList;
+class FlowsRequest;
+class PlanReply;
+class PlanRequest;
+}  // namespace lb::api
+
+namespace lb::cp {
+
+grpc::Status list_flows(Operations& operations, const api::FlowsRequest& request, api::FlowList& reply);
+grpc::Status plan_config(Operations& operations, const api::PlanRequest& request, api::PlanReply& reply);
+
+}  // namespace lb::cp
