@@ -53,24 +53,6 @@ std::optional<std::vector<StatusRange>> parse_matcher(std::string_view text) {
   return ranges;
 }
 
-std::optional<AddressPrefix> parse_prefix(std::string_view text) {
-  const std::size_t slash = text.find('/');
-  const auto address = parse_address(text.substr(0, slash));
-  if (!address) return std::nullopt;
-  AddressPrefix prefix{*address, 128};
-  if (slash == std::string_view::npos) return prefix;
-  const std::uint32_t bits = address->is_v4() ? 32 : 128;
-  const auto length = parse_number(text.substr(slash + 1), 0, bits);
-  if (!length) return std::nullopt;
-  prefix.length = static_cast<std::uint8_t>(128 - bits + *length);
-  return prefix;
-}
-
-std::string format_prefix(const AddressPrefix& prefix) {
-  if (prefix.length == 128) return format_address(prefix.address);
-  return format_address(prefix.address) + "/" + std::to_string(prefix.length - (prefix.address.is_v4() ? 96 : 0));
-}
-
 bool host_bits_are_zero(const AddressPrefix& prefix) {
   for (std::size_t bit = prefix.length; bit < 128; ++bit) {
     if ((prefix.address.bytes[bit / 8] >> (7 - bit % 8) & 1) != 0) return false;

@@ -241,7 +241,9 @@ class Planner {
     if (decision.state == abi::TargetState::draining) {
       planned.fate = Fate::drain;
       planned.drain_ms = target.status.drain_ends_unix_ms - in_.now_unix_ms;
-      planned.then = group.config.terminate_on_deregistration ? "reset" : "leave";
+      planned.then = group.config.after_deregistration == abi::TrackedFlows::reset    ? "reset"
+                     : group.config.after_deregistration == abi::TrackedFlows::rehash ? "rehash"
+                                                                                      : "leave";
     } else if (uses_after_[target.key.group] == 0 && ends_.contains(target.key.group)) {
       planned.drain_ms = ends_[target.key.group] - in_.now_unix_ms;
       planned.fate = planned.drain_ms > 0 ? Fate::drain : Fate::move;
