@@ -60,7 +60,7 @@ class FragmentNotes {
 class HeldObserver {
  public:
   virtual ~HeldObserver() = default;
-  // target: id; kNoIndex with a reason. out: the frame that was sent, or empty.
+  // reason none: sent to `target` (an id) as the extra packet before this call; else dropped. kNoIndex where not reached.
   virtual void held_ended(std::uint64_t number, abi::DropReason reason, std::uint32_t listener, std::uint32_t target) = 0;
 };
 

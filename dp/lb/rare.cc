@@ -96,11 +96,10 @@ void send_on(Work& work, std::uint32_t i, std::uint32_t id) {
 
 void count_listed(Work& work, std::uint32_t i, std::uint32_t listener) {
   work.burst->listener[i] = listener;
-  Run& run = work.runs[work.run_count++];
-  run.listener = listener;
-  run.counter_index = work.snapshot->listeners()[listener].counter_index;
-  run.packets = 1;
-  run.bytes = work.burst->length[i];
+  work.runs[work.run_count++] = Run{.listener = listener,
+                                    .counter_index = work.snapshot->listeners()[listener].counter_index,
+                                    .packets = 1,
+                                    .bytes = work.burst->length[i]};
 }
 
 void serve_rare(Work& work) {
