@@ -60,7 +60,8 @@ def many(count, workers):
     for n in range(count):
         parts = pieces(udp(dport=53, sport=40000 + n, payload=PAYLOAD, df=False, id=n + 1))
         packets += [(2 + n / 1000 + i / 10000, ether(part)) for i, part in enumerate(reversed(parts))]
-    case("fragment", f"fragments follow their flow, not the hash, with {workers} workers", packets=packets, args=["--workers", str(workers)], check=stays, **MOVED)
+    case("fragment", f"fragments follow their flow, not the hash, with {workers} workers", packets=packets, args=["--workers", str(workers)],
+         check=stays, **MOVED)
 
 
 many(24, 1)
@@ -83,9 +84,10 @@ BAD = (("a first fragment whose datagram is no longer than itself", bit(0, True,
        ("a fragment that reaches past 65,535 bytes", bit(65528, False, b"x" * 24)))
 for text, packet in BAD:
     case("fragment", f"{text} is dropped by name", packets=[ether(packet)], expect=[drop("bad_fragment")], **UDP4)
-case("fragment", "a fragment with one hop left is dropped by name", packets=[ether(bit(800, True, b"x" * 64, ttl=1))], expect=[drop("ttl_expired")], **UDP4)
-case("fragment", "a fragment of another protocol to a VIP is dropped by name", packets=[ether(bit(0, True, b"x" * 64, proto=1)), ether(bit(64, False, b"x", proto=47))],
-     expect=[drop("fragment")] * 2, **UDP4)
+case("fragment", "a fragment with one hop left is dropped by name", packets=[ether(bit(800, True, b"x" * 64, ttl=1))],
+     expect=[drop("ttl_expired")], **UDP4)
+case("fragment", "a fragment of another protocol to a VIP is dropped by name",
+     packets=[ether(bit(0, True, b"x" * 64, proto=1)), ether(bit(64, False, b"x", proto=47))], expect=[drop("fragment")] * 2, **UDP4)
 
 
 def bounded(run):

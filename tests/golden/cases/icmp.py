@@ -80,8 +80,8 @@ case("icmp-error", "an error finds its flow in another worker's table", args=["-
      packets=[ether(SYN)] + [(2 + n / 100, ether(error(answer_of(SYN), router=f"198.51.100.{n + 1}"))) for n in range(40)], check=another_worker, **MOVED)
 
 QUERY = udp(dport=53)
-case("icmp-error", "an error about a UDP flow goes to its target", config=one(protocol="UDP", port=53), packets=[ether(QUERY), ether(error(answer_of(QUERY)))],
-     expect=[tx(ipip(QUERY), flow="new"), tx(ipip(error(answer_of(QUERY))), flow="hit")])
+case("icmp-error", "an error about a UDP flow goes to its target", config=one(protocol="UDP", port=53),
+     packets=[ether(QUERY), ether(error(answer_of(QUERY)))], expect=[tx(ipip(QUERY), flow="new"), tx(ipip(error(answer_of(QUERY))), flow="hit")])
 case("icmp-error", "in l2dsr an error gets the target's MAC and nothing else changes", config=one(mode="l2dsr"), packets=[ether(SYN), ether(PTB)],
      expect=[tx(l2dsr(SYN)), tx(l2dsr(PTB), flow="hit")])
 FOURS = (("destination unreachable", ICMP(type=3, code=1)), ("time exceeded", ICMP(type=11, code=0)), ("a parameter problem", ICMP(type=12, code=0)))
@@ -89,7 +89,9 @@ for text, message in FOURS:
     case("icmp-error", f"v4: {text} goes to the flow's target", config=one(), packets=[ether(error(answer_of(SYN), message))],
          expect=[tx(ipip(error(answer_of(SYN), message)))])
 SYN6 = tcp(destination=VIP6)
-for text, message in (("destination unreachable", ICMPv6DestUnreach(code=3)), ("time exceeded", ICMPv6TimeExceeded()), ("a parameter problem", ICMPv6ParamProblem())):
+SIXES = (("destination unreachable", ICMPv6DestUnreach(code=3)), ("time exceeded", ICMPv6TimeExceeded()),
+         ("a parameter problem", ICMPv6ParamProblem()))
+for text, message in SIXES:
     case("icmp-error", f"v6: {text} goes to the flow's target", packets=[ether(error(answer_of(SYN6), message))],
          expect=[tx(ipip(error(answer_of(SYN6), message), T6[0]))], **V6)
 
