@@ -1,7 +1,6 @@
 """Packets that do not carry their flow where it is looked for: ICMP errors, echo, packets on another queue."""
 
 import json
-import json
 import re
 import subprocess
 

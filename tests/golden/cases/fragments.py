@@ -1,7 +1,7 @@
 """Fragments of packets to a VIP, first or not, in any order, go to their flow's target."""
 import itertools
 
-from scapy.all import IP, TCP, UDP, IPv6, IPv6ExtHdrFragment, Raw, fragment, fragment6, raw
+from scapy.all import IP, UDP, IPv6, IPv6ExtHdrFragment, Raw, fragment, fragment6, raw
 
 from ..frames import CLIENT4, T4, T6, VIP4, VIP6, at, config, ether, group, ipip, l2dsr, listener, one, tcp, udp
 from ..harness import ANY, case, drop, tx

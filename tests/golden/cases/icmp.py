@@ -1,8 +1,8 @@
 """ICMP to a VIP: errors about its flows go where the flows go; echo is answered by lb."""
-from scapy.all import (ICMP, IP, TCP, UDP, Ether, ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA,
+from scapy.all import (ICMP, IP, TCP, UDP, ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA,
                        ICMPv6PacketTooBig, ICMPv6ParamProblem, ICMPv6TimeExceeded, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPOption, Raw, raw)
 
-from ..frames import (CLIENT4, CLIENT6, T4, T6, VIP4, VIP6, aged, at, back, config, ether, group, ip, ipip, is_v6, l2dsr, listener, one, tcp, udp)
+from ..frames import (CLIENT4, CLIENT6, T4, T6, VIP4, VIP6, at, back, config, ether, group, ip, ipip, is_v6, l2dsr, one, tcp, udp)
 from ..harness import answered, case, drop, punt, tx
 
 ROUTER4, ROUTER6 = "198.51.100.1", "2001:db8:a::1"

@@ -1,7 +1,7 @@
 """Which listener takes a packet, and what becomes of packets none takes."""
 from scapy.all import ARP, ICMP, ICMPv6ND_NS, IP, LLC, Dot3, Ether, IPv6, Raw, raw
 
-from ..frames import (CLIENT4, CLIENT6, CLIENT_MAC, T4, T6, VIP4, VIP6, config, ether, group, ipip, listener, one, tcp, udp)
+from ..frames import (CLIENT4, CLIENT_MAC, T4, T6, VIP4, VIP6, config, ether, group, ipip, listener, one, tcp, udp)
 from ..harness import case, drop, punt, tx
 
 CHECKED_ON_80 = {"health_check": {"port": 80}}  # their listeners have more than one port

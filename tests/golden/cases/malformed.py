@@ -1,7 +1,7 @@
 """Bytes that are no good packet: each ends in one named drop."""
-from scapy.all import IP, TCP, UDP, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, Raw, raw
+from scapy.all import TCP, UDP, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, Raw, raw
 
-from ..frames import CLIENT4, CLIENT6, T6, VIP4, VIP6, config, ether, group, ip, ipip, listener, one, tcp, udp
+from ..frames import CLIENT6, T6, VIP4, VIP6, config, ether, group, ip, ipip, listener, one, tcp, udp
 from ..harness import case, drop, tx
 
 BOTH = config([listener(protocol="TCP_UDP"), listener("web6-80", "web6", protocol="TCP_UDP", groups=["blue6"])],
