@@ -13,7 +13,7 @@ ON = {"outer_fragmentation.enabled": True}
 def put_together(frames, mtu):
     """The whole outer frame; every rule a fragment has to keep is looked at. No DF, and no id, is left of it to compare."""
     packets = [Ether(frame) for frame in frames]
-    v6 = IPv6 in packets[0]
+    v6 = packets[0].type == 0x86DD
     parts, at = [], 0
     for n, packet in enumerate(packets):
         ip = packet[IPv6] if v6 else packet[IP]
