@@ -95,6 +95,10 @@ def pktgen(expression, _):
     run_pytest(REPORTS / "pktgen.xml", "pktgen", "tests/pktgen", expression)
 
 
+def sim(expression, _):
+    run_pytest(REPORTS / "sim.xml", "sim", "tests/sim", expression, {"LB_BUILD": str(BUILD)})
+
+
 def e2e(expression, _):
     run_pytest(REPORTS / "e2e.xml", "e2e", "tests/e2e", expression, {"LB_BUILD": str(BUILD)})
 
@@ -147,7 +151,7 @@ def tsan(expression, _):
     junit.merge(REPORTS / "tsan.xml", parts)
 
 
-TIERS = {"lint": lint, "unit": unit, "golden": golden, "pktgen": pktgen, "e2e": e2e, "chaos": chaos, "fuzz": fuzz_tier, "asan": asan, "tsan": tsan}
+TIERS = {"lint": lint, "unit": unit, "golden": golden, "pktgen": pktgen, "sim": sim, "e2e": e2e, "chaos": chaos, "fuzz": fuzz_tier, "asan": asan, "tsan": tsan}
 
 
 def main():
