@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cp/control/loop.h"
+#include "dp/base/notify.h"
 
 namespace lb::cp {
 namespace {
@@ -108,6 +109,7 @@ void Controller::Loop::choose_tunnel_sources() {
 }
 
 void Controller::Loop::tick() {
+  notify_manager("WATCHDOG=1");
   mirror_->tick(std::chrono::steady_clock::now());
   look_up_paths();
   tick_timer_.expires_after(1s);

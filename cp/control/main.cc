@@ -17,6 +17,7 @@
 #include "cp/config/schema.h"
 #include "cp/control/controller.h"
 #include "cp/stats/metrics.h"
+#include "dp/base/notify.h"
 
 namespace lb::cp {
 namespace {
@@ -97,10 +98,12 @@ int run(const Flags& flags) {
   }
   spdlog::info("lb-cp {} is ready: API {}, lb-dp {}, state {}, metrics {}", LB_VERSION, flags.api.socket_path,
                flags.controller.data_plane_socket, flags.controller.state_directory, flags.metrics);
+  notify_manager("READY=1");
   for (int number = 0; number != SIGTERM && number != SIGINT;) {
     if (sigwait(&signals, &number) != 0) continue;
     if (number == SIGHUP) (*controller)->reload();
   }
+  notify_manager("STOPPING=1");
   spdlog::info("lb-cp ends; lb-dp goes on forwarding by what it has");
   api.stop();
   metrics.reset();

@@ -9,12 +9,14 @@
 #include <sys/file.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <utility>
 
+#include "dp/base/notify.h"
 #include "dp/io/bpf_dir.h"
 #include "dp/io/eal.h"
 
@@ -24,6 +26,7 @@ namespace {
 constexpr int kMovingPollMs = 1;
 constexpr int kIdlePollMs = 1000;
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
+constexpr std::uint64_t kMillisecondNs = 1'000'000;
 
 std::uint64_t now_ns() {
   return static_cast<std::uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
@@ -48,7 +51,8 @@ io::SteeredVips sorted_vips(const Snapshot& snapshot) {
 DataPlane::DataPlane(const io::DpConfig& config)
     : config_(config),
       generations_(static_cast<std::uint32_t>(config.workers.size())),
-      fragment_notes_(config.workers.size()) {}
+      fragment_notes_(config.workers.size()),
+      heartbeats_(config.workers.size()) {}
 
 DataPlane::~DataPlane() {
   stop_workers();
@@ -138,18 +142,43 @@ tl::expected<void, std::string> DataPlane::serve(int stop_fd) {
   if (auto r = reader.listen(config_.control_socket); !r) return r;
   spdlog::info("{} is ready: {} workers, {} ports, control socket {}", config_.name, workers_.size(), ports_->list().size(),
                config_.control_socket);
+  notify_manager("READY=1");
+  watchdog_ns_ = watchdog_ms() * kMillisecondNs;
+  const int idle_poll_ms = watchdog_ns_ == 0 ? kIdlePollMs : std::min<int>(kIdlePollMs, static_cast<int>(watchdog_ms() / 4));
   while (true) {
     const auto control = reader.poll_fds();
     std::array<pollfd, 3> fds{control[0], control[1], pollfd{.fd = stop_fd, .events = POLLIN, .revents = 0}};
-    if (::poll(fds.data(), fds.size(), reader.moving() ? kMovingPollMs : kIdlePollMs) < 0 && errno != EINTR) {
+    if (::poll(fds.data(), fds.size(), reader.moving() ? kMovingPollMs : idle_poll_ms) < 0 && errno != EINTR) {
       return tl::unexpected(std::string("poll: ") + std::strerror(errno));
     }
-    if (fds[2].revents != 0) return {};
+    if (fds[2].revents != 0) {
+      notify_manager("STOPPING=1");
+      return {};
+    }
+    feed_watchdog();
     reader.on_ready({fds[0], fds[1]});
     reader.on_tick();
     if (reader.moving()) report_laggard();
     flows_->touch();
   }
+}
+
+// The manager is told that all is well only if every worker has gone round since it was told last: a worker that hangs takes
+// lb-dp with it, and the next one begins with its flow table.
+void DataPlane::feed_watchdog() {
+  if (watchdog_ns_ == 0) return;
+  const std::uint64_t now = now_ns();
+  if (now < fed_at_ns_ + watchdog_ns_ / 4) return;
+  bool all_moved = true;
+  for (std::uint32_t w = 0; w < workers_.size(); ++w) {
+    all_moved = std::atomic_ref(stats_->worker(w).heartbeat).load(std::memory_order_relaxed) != heartbeats_[w] && all_moved;
+  }
+  if (!all_moved) return;
+  for (std::uint32_t w = 0; w < workers_.size(); ++w) {
+    heartbeats_[w] = std::atomic_ref(stats_->worker(w).heartbeat).load(std::memory_order_relaxed);
+  }
+  fed_at_ns_ = now;
+  notify_manager("WATCHDOG=1");
 }
 
 void DataPlane::describe(abi::Hello& hello) const {

@@ -52,6 +52,7 @@ class DataPlane final : public GenerationSink {
   void launch_workers();
   void stop_workers();
   void report_laggard();
+  void feed_watchdog();
 
   const io::DpConfig& config_;
   io::Fd lock_;  // on state_dir: one lb-dp at a time
@@ -69,6 +70,9 @@ class DataPlane final : public GenerationSink {
   bool steering_to_prune_ = false;  // a generation has begun and the VIPs of older ones are still steered
   std::uint64_t moving_since_ns_ = 0;
   std::uint64_t next_report_ns_ = 0;
+  std::vector<std::uint64_t> heartbeats_;  // of the workers, when the service manager was last told that they move
+  std::uint64_t fed_at_ns_ = 0;
+  std::uint64_t watchdog_ns_ = 0;  // the manager's patience; 0: it has no watchdog
 };
 
 }  // namespace lb::worker

@@ -5,6 +5,7 @@ things are put back. The first yield gives its Promise.
 """
 
 import dataclasses
+import os
 import signal
 import time
 
@@ -159,6 +160,26 @@ def dp_away(world):
     world.undrain("t1")
 
 
+def dp_stopped(world):
+    """SIGSTOP: no sign of life for WatchdogSec, so the shipped unit's rules kill lb-dp and start another."""
+    world.drain("t1")
+    world.balancer.dp.stop()
+    world.balancer.start_supervised_dp()
+    world.balancer.wait_connected()
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    stopped = world.balancer.supervised_pid()
+    os.kill(stopped, signal.SIGSTOP)
+    wait_until("another lb-dp", lambda: world.balancer.supervised_pid() != stopped, 20)
+    world.balancer.wait_connected()
+    time.sleep(HOLD)
+    yield
+    world.balancer.dp.stop()
+    world.balancer.start_dp()
+    world.balancer.wait_connected()
+    world.undrain("t1")
+
+
 def both_killed(world):
     """lb-dp starts before lb-cp does: by the snapshot it stored."""
     world.drain("t1")
@@ -213,4 +234,4 @@ def syn_flood(world):
 
 EVENTS = {event.__name__.replace("_", "-"): event for event in (
     target_added, weight_changed, target_drained, drain_ended, target_removed, target_unhealthy, target_unhealthy_kept, all_unhealthy,
-    cp_killed, dp_killed, dp_crashed, dp_restarted, dp_away, both_killed, workers_more, workers_fewer, syn_flood)}
+    cp_killed, dp_killed, dp_crashed, dp_restarted, dp_away, dp_stopped, both_killed, workers_more, workers_fewer, syn_flood)}

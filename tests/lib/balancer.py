@@ -55,6 +55,20 @@ capacity: {{targets: 4096, listeners: 1024}}
         self.dp = self.lab.start(LB, "lb-dp", BIN / "lb-dp", "--config", self.dp_config)
         wait_until("lb-dp's control socket", lambda: self.dp.require_running() and self._socket_identity() != left, 30)
 
+    def start_supervised_dp(self):
+        """As its unit does, restarts included; self.dp is then the supervisor."""
+        left = self._socket_identity() if self.dp_socket.exists() else None
+        self.dp = self.lab.start(LB, "lb-dp", "/usr/bin/python3", ROOT / "tests/lib/supervisor.py", ROOT / "configs/lb-dp.service", BIN / "lb-dp",
+                                 "--config", self.dp_config)
+        wait_until("lb-dp's control socket", lambda: self.dp.require_running() and self._socket_identity() != left, 30)
+
+    def supervised_pid(self):
+        """Of the lb-dp below the supervisor; raises while there is none."""
+        children = pathlib.Path(f"/proc/{self.dp.pid}/task/{self.dp.pid}/children").read_text().split()
+        if not children:
+            raise LabError("the supervisor is between two lb-dp")
+        return int(children[0])
+
     def _socket_identity(self):
         status = self.dp_socket.stat()
         return status.st_ino, status.st_ctime_ns

@@ -1,0 +1,91 @@
+"""What systemd does with a unit, as far as lb's units need it, for machines without systemd: reads ExecStart, Restart,
+RestartSec, WatchdogSec, WatchdogSignal, Type=notify from the shipped file.
+
+supervisor.py UNIT_FILE [PROGRAM ARGUMENT…]: the rest replaces ExecStart's command. Ends with SIGTERM, and ends its program.
+"""
+
+import configparser
+import os
+import pathlib
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "": 1.0}
+
+
+def seconds(text):
+    number, unit = re.fullmatch(r"([\d.]+)\s*(ms|s|min|)", text.strip()).groups()
+    return float(number) * UNITS[unit]
+
+
+class Unit:
+    def __init__(self, path):
+        parser = configparser.ConfigParser(interpolation=None, strict=False, delimiters=("=",), comment_prefixes=("#", ";"))
+        parser.optionxform = str
+        parser.read_string(pathlib.Path(path).read_text())
+        service = parser["Service"]
+        self.command = shlex.split(service["ExecStart"])
+        self.notify = service.get("Type") == "notify"
+        self.restart = service.get("Restart", "no")
+        self.pause = seconds(service.get("RestartSec", "100ms"))
+        self.watchdog = seconds(service.get("WatchdogSec", "0"))
+        self.watchdog_signal = getattr(signal, service.get("WatchdogSignal", "SIGABRT"))
+
+    def restarts(self, code, hung):
+        return {"always": True, "on-failure": hung or code != 0, "on-abnormal": hung or code < 0, "on-watchdog": hung, "no": False}[self.restart]
+
+
+class Supervisor:
+    def __init__(self, unit, command):
+        self.unit, self.command = unit, command or unit.command
+        self.folder = tempfile.TemporaryDirectory(prefix="lb-notify-")
+        self.path = f"{self.folder.name}/notify"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.stopping = False
+        self.process = None
+        signal.signal(signal.SIGTERM, self.stop)
+
+    def stop(self, *_):
+        self.stopping = True
+        if self.process and self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGCONT)
+            self.process.terminate()
+
+    def run_once(self):
+        """(exit code, whether it was killed for want of a sign of life)."""
+        environment = {**os.environ, "NOTIFY_SOCKET": self.path}
+        if self.unit.watchdog:
+            environment["WATCHDOG_USEC"] = str(int(self.unit.watchdog * 1e6))
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *self.command], env=environment)
+        ready, hung, alive_at = not self.unit.notify, False, time.monotonic()
+        while self.process.poll() is None:
+            if select.select([self.socket], [], [], 0.02)[0]:
+                lines = self.socket.recv(4096).decode(errors="replace").splitlines()
+                if "READY=1" in lines or "WATCHDOG=1" in lines:
+                    ready, alive_at = ready or "READY=1" in lines, time.monotonic()
+            if ready and not self.stopping and self.unit.watchdog and time.monotonic() - alive_at > self.unit.watchdog:
+                print(f"supervisor: {self.command[0]} gave no sign of life for {self.unit.watchdog:g} s", flush=True)
+                hung = True
+                self.process.send_signal(self.unit.watchdog_signal)
+                self.process.wait()
+        return self.process.returncode, hung
+
+    def run(self):
+        while True:
+            code, hung = self.run_once()
+            if self.stopping or not self.unit.restarts(code, hung):
+                return max(code, 0)
+            print(f"supervisor: {self.command[0]} ended with {code}, starts again in {self.unit.pause:g} s", flush=True)
+            time.sleep(self.unit.pause)
+
+
+if __name__ == "__main__":
+    sys.exit(Supervisor(Unit(sys.argv[1]), sys.argv[2:]).run())

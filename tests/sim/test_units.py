@@ -1,0 +1,107 @@
+"""The shipped units, and the supervisor that stands in for systemd where there is none."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from tests.lib.balancer import BIN
+from tests.lib.supervisor import Unit
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SUPERVISOR = [sys.executable, ROOT / "tests/lib/supervisor.py"]
+# Says that it is ready, feeds the watchdog for as long as the file it is given exists, and writes its pid there.
+DAEMON = """
+import os, pathlib, socket, sys, time
+own = pathlib.Path(sys.argv[1])
+with own.open("a") as log: log.write(f"{os.getpid()}\\n")
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); manager.connect(os.environ["NOTIFY_SOCKET"])
+manager.send(b"READY=1")
+while True:
+    manager.send(b"WATCHDOG=1")
+    time.sleep(float(os.environ["WATCHDOG_USEC"]) / 4e6)
+"""
+
+
+def pids(path):
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def wait(condition, seconds=15):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_neither_unit_binds_to_the_others_life():
+    for name in ("lb-dp", "lb-cp"):
+        text = (ROOT / f"configs/{name}.service").read_text()
+        assert not any(word in text for word in ("Requires=", "BindsTo=", "PartOf=", "Requisite="))
+
+
+def test_both_units_are_watched_restarted_and_sandboxed():
+    for name in ("lb-dp", "lb-cp"):
+        text = (ROOT / f"configs/{name}.service").read_text()
+        unit = Unit(ROOT / f"configs/{name}.service")
+        assert unit.notify and unit.watchdog > 0 and unit.restart == "always" and unit.command[0] == f"/usr/bin/{name}"
+        for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=CAP", "SystemCallFilter=@system-service",
+                        "RestrictAddressFamilies=", "MemoryDenyWriteExecute=yes", "ProtectHome=yes"):
+            assert setting in text, f"{name}: {setting}"
+    assert Unit(ROOT / "configs/lb-dp.service").watchdog <= 1
+
+
+def test_a_killed_and_a_stopped_daemon_are_started_again(tmp_path):
+    seen, script = tmp_path / "pids", tmp_path / "daemon.py"
+    script.write_text(DAEMON)
+    supervisor = subprocess.Popen([*SUPERVISOR, ROOT / "configs/lb-dp.service", sys.executable, script, seen], cwd=ROOT)
+    try:
+        for number, sent in enumerate((signal.SIGKILL, signal.SIGSTOP), start=1):
+            wait(lambda number=number: len(pids(seen)) == number)
+            subprocess.run(["kill", f"-{sent.name[3:]}", str(pids(seen)[-1])], check=True)
+        wait(lambda: len(pids(seen)) == 3)
+        assert not pathlib.Path(f"/proc/{pids(seen)[1]}").exists()
+    finally:
+        supervisor.terminate()
+        supervisor.wait(15)
+    assert not pathlib.Path(f"/proc/{pids(seen)[-1]}").exists()
+
+
+def test_lb_dp_itself_is_started_again_when_it_stands_still(tmp_path):
+    """READY comes, signs of life go on coming, and end with SIGSTOP: the shipped unit's rules replace the process."""
+    config = tmp_path / "dp.yaml"
+    config.write_text(f"""name: lb-watched
+control_socket: {tmp_path}/dp.sock
+state_dir: {tmp_path}/state
+workers: [{{lcore: {sorted(os.sched_getaffinity(0))[-1]}}}]
+ports: [{{name: null0, driver: "null", kernel_twin: none}}]
+memory: {{mode: no_huge, size_mb: 64}}
+idle: {{after_empty_polls: 100, sleep_us: 1000}}
+flow_table: {{flows_per_worker: 1024, path: {tmp_path}/flows}}
+capacity: {{targets: 64, listeners: 64}}
+punt: {{tap: none}}
+""")
+    with open(tmp_path / "log", "wb") as log:
+        supervisor = subprocess.Popen([*SUPERVISOR, ROOT / "configs/lb-dp.service", BIN / "lb-dp", "--config", config], cwd=ROOT, stdout=log,
+                                      stderr=log)
+
+    def said(text):
+        return (tmp_path / "log").read_text(errors="replace").count(text)
+
+    def child():
+        children = pathlib.Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
+        return int(children[0]) if children else None
+
+    try:
+        wait(lambda: said("is ready") == 1, 60)
+        first = child()
+        time.sleep(3)  # three times WatchdogSec: it feeds
+        assert child() == first, (tmp_path / "log").read_text()
+        os.kill(first, signal.SIGSTOP)
+        wait(lambda: said("is ready") == 2, 60)
+        assert child() not in (None, first) and said("gave no sign of life") == 1
+    finally:
+        supervisor.terminate()
+        supervisor.wait(15)
