@@ -159,6 +159,8 @@ class Replay {
     for (; worker_options.index < options.workers; ++worker_options.index) {
       workers_.push_back(std::make_unique<Worker>(worker_options, output_, tables_, notes_));
     }
+    for (const auto& worker : workers_) flow_tables_.push_back(worker->flows());
+    for (const auto& worker : workers_) worker->meet(flow_tables_);
   }
 
   tl::expected<void, std::string> start() {
@@ -332,6 +334,7 @@ class Replay {
   World world_;
   std::vector<const std::uint32_t*> target_flows_;  // by worker
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<FlowTable*> flow_tables_;  // by worker
   std::optional<std::uint64_t> first_ns_;
   std::uint64_t now_ns_ = 0;  // since the first packet
   std::uint64_t packets_ = 0;

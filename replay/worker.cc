@@ -73,7 +73,7 @@ void Worker::age(const Snapshot& snapshot, std::uint64_t now_ns) {
     swept_ns_ += kLongestStepNs;
     pipeline_.age(snapshot, lines, swept_ns_);
   }
-  if (now_ns - swept_ns_ < kSweepNs) return;
+  if (now_ns - swept_ns_ < kSweepNs) return pipeline_.age(snapshot, 0, now_ns);  // what other workers tell, at once
   swept_ns_ = now_ns;
   if (flows_.flows() > 0) pipeline_.age(snapshot, lines, now_ns);
 }

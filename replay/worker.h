@@ -84,6 +84,10 @@ class Worker final : public ExtraPackets, public HeldObserver {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
+  // The flow tables of all workers, where replies look for their flow. Outlive this.
+  void meet(std::span<FlowTable* const> tables) { pipeline_.set_peers(tables); }
+  [[nodiscard]] FlowTable* flows() { return &flows_; }
+
   Outcome process(const Snapshot& snapshot, std::span<const std::uint8_t> frame, std::uint64_t now_ns);
 
   // Ends what is held, if it is time; sweeps the whole flow table once a second of capture time.

@@ -191,7 +191,10 @@ class Validator {
       const std::uint16_t shared_port = port_of_users(users_[index]);
       target_ports(path, i, group, shared_port);
       health_check_port(path, index, group, shared_port);
-      for (const std::size_t user : users_[index]) families(path, group, result_.listeners[user]);
+      for (const std::size_t user : users_[index]) {
+        families(path, group, result_.listeners[user]);
+        one_port(path, group, result_.listeners[user]);
+      }
     }
   }
 
@@ -206,10 +209,10 @@ class Validator {
     return port;
   }
 
-  // No mode here translates ports: a target's port must be among its listeners'. Told at the field that names it, the
-  // group's only once.
+  // Where the mode does not translate ports, a target's port must be among its listeners'. Told at the field that names it,
+  // the group's only once.
   void target_port(const std::string& field, std::size_t index, const TargetGroup& group, std::uint16_t port) const {
-    if (port == 0) return;
+    if (port == 0 || group.mode == abi::ForwardingMode::nat) return;
     for (const std::size_t user : users_[index]) {
       const Listener& listener = result_.listeners[user];
       const PortRange range{listener.first_port, listener.last_port};
@@ -259,18 +262,32 @@ class Validator {
                                                "' do not share one port, so there is no traffic-port to probe");
   }
 
-  // l2dsr changes the MAC address alone: the packet arrives in the VIP's family.
+  // A reply of a nat target names the client and the target, so the VIP and the listener's port must be known without it.
+  void one_port(const std::string& path, const TargetGroup& group, const Listener& listener) const {
+    if (group.mode != abi::ForwardingMode::nat) return;
+    const auto vip = vip_index_.find(listener.vip);
+    if (vip != vip_index_.end() && result_.vips[static_cast<std::size_t>(vip->second)].prefix_length != 128) {
+      violation(path + ".forwarding_mode",
+                "nat needs VIPs of one address: VIP '" + listener.vip + "' of listener '" + listener.name + "' is a prefix");
+    }
+    if (listener.first_port == listener.last_port) return;
+    violation(path + ".forwarding_mode", "nat needs listeners on one port: listener '" + listener.name + "' is on " +
+                                             format_port_range({listener.first_port, listener.last_port}));
+  }
+
+  // l2dsr changes the MAC address alone, nat the address: the packet arrives in the VIP's family.
   void families(const std::string& path, const TargetGroup& group, const Listener& listener) const {
     const auto vip = vip_index_.find(listener.vip);
-    if (group.mode != abi::ForwardingMode::l2dsr || vip == vip_index_.end()) return;
+    const bool keeps_family = group.mode == abi::ForwardingMode::l2dsr || group.mode == abi::ForwardingMode::nat;
+    if (!keeps_family || vip == vip_index_.end()) return;
     const abi::IpAddress& address = result_.vips[static_cast<std::size_t>(vip->second)].address;
     if (address.is_zero()) return;
     for (std::size_t t = 0; t < group.targets.size(); ++t) {
       if (group.targets[t].address.is_v4() == address.is_v4()) continue;
-      violation(path + ".forwarding_mode",
-                "l2dsr needs targets of the VIP's family: " + format_address(group.targets[t].address) +
-                    " cannot serve VIP '" + listener.vip + "' (" + format_address(address) + ") of listener '" +
-                    listener.name + "'");
+      violation(path + ".forwarding_mode", std::string(abi::to_string(group.mode)) + " needs targets of the VIP's family: " +
+                                               format_address(group.targets[t].address) + " cannot serve VIP '" +
+                                               listener.vip + "' (" + format_address(address) + ") of listener '" +
+                                               listener.name + "'");
       return;
     }
   }

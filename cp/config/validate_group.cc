@@ -18,7 +18,8 @@ abi::Stickiness stickiness(const config::Stickiness& from) {
 }
 
 abi::ForwardingMode forwarding_mode(const std::string& text) {
-  for (const auto mode : {abi::ForwardingMode::l2dsr, abi::ForwardingMode::gue, abi::ForwardingMode::gre}) {
+  for (const auto mode :
+       {abi::ForwardingMode::l2dsr, abi::ForwardingMode::gue, abi::ForwardingMode::gre, abi::ForwardingMode::nat}) {
     if (text == abi::to_string(mode)) return mode;
   }
   return abi::ForwardingMode::ipip;

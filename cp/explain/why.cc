@@ -10,6 +10,8 @@
 #include "dp/abi/counters.h"
 #include "dp/lb/explain_flow.h"
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/nat.h"
+#include "dp/lb/vip_table.h"
 
 namespace lb::cp::explain {
 
@@ -49,6 +51,7 @@ class Explainer {
   Explainer(const Context& context, const net::FlowKey& key) : context_(context), snapshot_(*context.snapshot), key_(key) {}
 
   Answer answer(std::uint64_t now_ns) {
+    if (explain_reply(now_ns)) return std::move(answer_);
     look_into_tables(now_ns);
     decision_ = explain_flow(snapshot_, key_, answer_.entry, &context_.secret);
     answer_.listener = some(decision_.listener);
@@ -91,6 +94,49 @@ class Explainer {
   }
 
   std::string group_name(std::uint32_t group) const { return std::string(snapshot_.name(snapshot_.groups()[group].name)); }
+
+  // Whether the key is of a packet from a nat target's port: a reply goes back to its client, anything else is the kernel's.
+  bool explain_reply(std::uint64_t now_ns) {
+    if (is_vip(vip_table_of(snapshot_), key_.destination)) return false;
+    const auto listeners = return_listeners(snapshot_, key_.source, key_.source_port, key_.protocol);
+    if (listeners.empty()) return false;
+    const std::string from = format_address_port(key_.source, key_.source_port);
+    step("return lookup", from + " is a nat target of " + std::to_string(listeners.size()) +
+                              (listeners.size() == 1 ? " listener" : " listeners"));
+    for (const std::uint32_t listener : listeners) look_for_flow_of_reply(listener, now_ns);
+    answer_.flow = answer_.entry ? "hit" : "none";
+    answer_.verdict = answer_.entry ? "tx" : "punt";
+    if (!answer_.entry) {
+      answer_.explanation =
+          "The packet comes from a nat target, but no worker holds a flow that it answers: it is the kernel's.";
+      return true;
+    }
+    answer_.target = answer_.entry->target;
+    answer_.group = snapshot_.targets()[*answer_.target].group;
+    const net::FlowKey flow = forward_key(snapshot_, snapshot_.listeners()[*answer_.listener], key_);
+    const std::string vip = format_address_port(flow.destination, flow.destination_port);
+    step("nat", "source becomes " + vip + ", and the packet leaves the way its flow's packets come");
+    answer_.explanation = "A reply of " + from + " to a flow that worker " + std::to_string(*answer_.worker) +
+                          " holds: it leaves from " + vip + ", on whichever worker it lands.";
+    return true;
+  }
+
+  void look_for_flow_of_reply(std::uint32_t listener, std::uint64_t now_ns) {
+    const net::FlowKey flow = forward_key(snapshot_, snapshot_.listeners()[listener], key_);
+    const std::string tuple = format_address_port(flow.source, flow.source_port) + " to " +
+                              format_address_port(flow.destination, flow.destination_port);
+    for (std::uint32_t worker = 0; worker < context_.worker_tables.size(); ++worker) {
+      const auto view = FlowTable::peek(context_.worker_tables[worker], context_.secret, flow, now_ns);
+      const abi::Target* held = view ? target(view->target) : nullptr;
+      if (held == nullptr || held->address != key_.source || (held->port != 0 && held->port != key_.source_port)) continue;
+      step("flow lookup, worker " + std::to_string(worker),
+           tuple + ": " + to_string(view->state) + ", idle " + seconds(view->idle_ns));
+      if (answer_.entry && answer_.entry->idle_ns <= view->idle_ns) continue;
+      answer_.entry = view;
+      answer_.worker = worker;
+      answer_.listener = listener;
+    }
+  }
 
   void look_into_tables(std::uint64_t now_ns) {
     views_.reserve(context_.worker_tables.size());
@@ -234,6 +280,11 @@ class Explainer {
     if (decision_.verdict != Verdict::tx) return;
     if (found->mode == abi::ForwardingMode::l2dsr)
       return step("l2dsr", "MAC addresses rewritten, the IP packet stays as it is");
+    if (found->mode == abi::ForwardingMode::nat) {
+      return step("nat", "destination becomes " + label(answer_.target) +
+                             ", the client's address stays; replies leave from " +
+                             format_address_port(key_.destination, key_.destination_port));
+    }
     step(std::string(abi::to_string(found->mode)), outer_header(*found));
   }
 

@@ -52,6 +52,7 @@ class Assembly {
       segments.push_back({security->id(), security->bytes().size(), header.checksum, 0});
     }
     const VipCells cells = make_vip_cells(vips_, listeners_);
+    const VipCells returns = make_return_cells(listeners_, groups_, targets_);
 
     RootBytes bytes(sizeof(abi::Target) * targets_.size() + sizeof(abi::Listener) * listeners_.size() + (1U << 20));
     auto root = abi::Root();  // value-initialized, padding too
@@ -66,6 +67,8 @@ class Assembly {
     root.group_targets = bytes.add(std::span<const std::uint32_t>(group_targets_));
     root.targets = bytes.add(std::span<const abi::Target>(targets_));
     root.ports = bytes.add(std::span<const abi::Port>(ports_));
+    root.return_table = bytes.add(std::span<const abi::VipCell>(returns.table));
+    root.return_listeners = bytes.add(std::span<const std::uint32_t>(returns.range_listeners));
     root.names = bytes.add(std::span<const char>(names_));
     std::copy(cells.prefix_lengths.begin(), cells.prefix_lengths.end(), root.vip_prefix_lengths);
     root.tunnel_source_v4 = tunnel_source(input_.tunnel_source_v4);

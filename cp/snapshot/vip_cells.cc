@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <set>
 #include <tuple>
 
 namespace lb::cp {
@@ -77,6 +78,36 @@ VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Lis
 
   result.table.resize(std::max<std::size_t>(2, std::bit_ceil(2 * cells.size())));
   for (const abi::VipCell& cell : cells) insert(result.table, cell);
+  return result;
+}
+
+VipCells make_return_cells(std::span<const abi::Listener> listeners, std::span<const abi::TargetGroup> groups,
+                           std::span<const abi::Target> targets) {
+  std::map<std::uint32_t, std::vector<std::uint32_t>> users;  // listeners by nat group
+  for (std::uint32_t i = 0; i < listeners.size(); ++i) {
+    for (std::uint32_t g = 0; g < listeners[i].group_count; ++g) {
+      const std::uint32_t group = listeners[i].groups[g].group;
+      if (groups[group].mode == abi::ForwardingMode::nat) users[group].push_back(i);
+    }
+  }
+  std::map<std::tuple<abi::IpAddress, std::uint16_t, std::uint8_t>, std::set<std::uint32_t>> sources;
+  for (const abi::Target& target : targets) {
+    if ((target.flags & abi::kTargetLive) == 0 || target.mode != abi::ForwardingMode::nat) continue;
+    for (const std::uint32_t i : users[target.group]) {
+      const abi::Listener& listener = listeners[i];
+      sources[{target.address, target.port != 0 ? target.port : listener.first_port, listener.protocol}].insert(i);
+    }
+  }
+  VipCells result;
+  if (sources.empty()) return result;
+  result.table.resize(std::max<std::size_t>(2, std::bit_ceil(2 * sources.size())));
+  for (const auto& [key, indices] : sources) {
+    const auto& [address, port, protocol] = key;
+    insert(result.table,
+           {address, port, protocol, abi::VipCellKind::ranges, static_cast<std::uint32_t>(result.range_listeners.size()),
+            static_cast<std::uint32_t>(indices.size()), 0});
+    result.range_listeners.insert(result.range_listeners.end(), indices.begin(), indices.end());
+  }
   return result;
 }
 

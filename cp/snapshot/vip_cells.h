@@ -16,6 +16,11 @@ struct VipCells {
   std::array<std::uint64_t, 3> prefix_lengths{};  // Root::vip_prefix_lengths
 };
 
+// The sources of nat targets' replies (abi::Root::return_table): of each live target of a nat group, the listeners that use
+// the group. Empty if there is none.
+VipCells make_return_cells(std::span<const abi::Listener> listeners, std::span<const abi::TargetGroup> groups,
+                           std::span<const abi::Target> targets);
+
 // Of two listeners with equal VIP, protocol and ports the one that is not draining takes the packets, else the first.
 VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Listener> listeners);
 

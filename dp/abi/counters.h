@@ -17,67 +17,71 @@
 namespace lb::abi {
 
 // X(name, unit, help): plain counters, monotonic.
-#define LB_PLAIN_COUNTERS(X)                                                                            \
-  X(rx_packets, "packets", "packets received")                                                          \
-  X(rx_bytes, "bytes", "bytes received, Ethernet header included")                                      \
-  X(tx_packets, "packets", "packets handed to a port and accepted by it")                               \
-  X(tx_bytes, "bytes", "bytes sent, Ethernet header included")                                          \
-  X(forwarded_packets, "packets", "input packets sent on to a target")                                  \
-  X(extra_fragments, "packets", "fragments of outer packets beside the one counted as forwarded")       \
-  X(punted_packets, "packets", "input packets given to the kernel")                                     \
-  X(originated_rst, "packets", "TCP resets lb sent itself, to clients and to targets")                  \
-  X(originated_icmp, "packets", "ICMP messages lb sent itself")                                         \
-  X(flow_hits, "packets", "packets that found their flow in the flow table")                            \
-  X(flow_new, "flows", "flows entered into the flow table")                                             \
-  X(flow_untracked, "packets", "packets forwarded by Maglev because no entry could be had")             \
-  X(flow_evicted, "flows", "unproven flows that gave their entry to another flow")                      \
-  X(flow_expired, "flows", "flows removed after their idle timeout")                                    \
-  X(flow_rehashed, "flows", "tracked flows moved because their target is gone, or was to be re-picked") \
-  X(flow_reset, "flows", "tracked flows reset because their target is unhealthy or gone")               \
-  X(fail_open_flows, "flows", "flows picked while their target group was fail-open")                    \
-  X(flow_moved_lines, "entries", "entries moved to their other line to make room")                      \
-  X(flow_adopted, "flows", "flows taken over from another worker's table")                              \
-  X(fragment_notes_lost, "notes", "first fragments forgotten early, to note newer ones")                \
+#define LB_PLAIN_COUNTERS(X)                                                                                  \
+  X(rx_packets, "packets", "packets received")                                                                \
+  X(rx_bytes, "bytes", "bytes received, Ethernet header included")                                            \
+  X(tx_packets, "packets", "packets handed to a port and accepted by it")                                     \
+  X(tx_bytes, "bytes", "bytes sent, Ethernet header included")                                                \
+  X(forwarded_packets, "packets", "input packets sent on to a target")                                        \
+  X(extra_fragments, "packets", "fragments of outer packets beside the one counted as forwarded")             \
+  X(punted_packets, "packets", "input packets given to the kernel")                                           \
+  X(originated_rst, "packets", "TCP resets lb sent itself, to clients and to targets")                        \
+  X(originated_icmp, "packets", "ICMP messages lb sent itself")                                               \
+  X(flow_hits, "packets", "packets that found their flow in the flow table")                                  \
+  X(flow_new, "flows", "flows entered into the flow table")                                                   \
+  X(flow_untracked, "packets", "packets forwarded by Maglev because no entry could be had")                   \
+  X(flow_evicted, "flows", "unproven flows that gave their entry to another flow")                            \
+  X(flow_expired, "flows", "flows removed after their idle timeout")                                          \
+  X(flow_rehashed, "flows", "tracked flows moved because their target is gone, or was to be re-picked")       \
+  X(flow_reset, "flows", "tracked flows reset because their target is unhealthy or gone")                     \
+  X(fail_open_flows, "flows", "flows picked while their target group was fail-open")                          \
+  X(flow_refused, "flows", "flows refused because the flow table had no room for the entry their mode needs") \
+  X(returned_packets, "packets", "of the forwarded packets: replies of nat targets, sent on to clients")      \
+  X(flow_moved_lines, "entries", "entries moved to their other line to make room")                            \
+  X(flow_adopted, "flows", "flows taken over from another worker's table")                                    \
+  X(fragment_notes_lost, "notes", "first fragments forgotten early, to note newer ones")                      \
   X(peer_looks, "looks", "looks into another worker's flow table, for packets that miss their own")
 
 // X(name, help): a packet that ends here. `name` is the verdict's reason in lb-replay, why, drops and metrics.
-#define LB_DROP_REASONS(X)                                                                   \
-  X(truncated, "frame shorter than its headers or their lengths say")                        \
-  X(not_ip, "frame is neither IPv4 nor IPv6 and there is no kernel interface to punt it to") \
-  X(bad_ip_header, "IP version, header length or total length is wrong")                     \
-  X(bad_ip_checksum, "IPv4 header checksum is wrong")                                        \
-  X(bad_l4_header, "TCP data offset or UDP length is wrong")                                 \
-  X(bad_extension_header, "IPv6 extension headers are malformed or too many")                \
-  X(ttl_expired, "TTL or hop limit is 0 or 1")                                               \
-  X(fragment, "fragment of a packet to a VIP that is neither TCP nor UDP")                   \
-  X(bad_fragment, "fragment that no datagram can have: too long, or no multiple of eight")   \
-  X(fragment_table_full, "fragment before its first one, and no room to hold it")            \
-  X(fragment_timeout, "fragment was held, but its first one never came")                     \
-  X(bad_source, "source address no client can have: loopback, multicast, link-local, ...")   \
-  X(land, "source address is the VIP itself")                                                \
-  X(source_route, "IPv4 source route option, or IPv6 routing header with segments left")     \
-  X(bad_tcp_flags, "TCP flags no client sends: SYN with FIN or RST, none, Xmas")             \
-  X(tiny_fragment, "fragment so small that it hides ports or TCP flags")                     \
-  X(security_group, "denied by the security group of the listener")                          \
-  X(bad_l4_checksum, "TCP or UDP checksum is wrong")                                         \
-  X(no_listener, "destination is a VIP, but no listener takes this protocol and port")       \
-  X(listener_draining, "listener was removed; only its tracked flows are served")            \
-  X(no_target, "target group has no target")                                                 \
-  X(next_hop_unresolved, "no MAC address is known for the way to the target")                \
-  X(no_tunnel_source, "no tunnel source address of the outer family is configured")          \
-  X(too_big, "packet does not fit the MTU towards the target")                               \
-  X(no_headroom, "buffer has no room for the outer header")                                  \
-  X(answered_rst, "answered with a TCP reset by lb")                                         \
-  X(answered_icmp, "answered with an ICMP error by lb")                                      \
-  X(reset_rate_limited, "would have been answered with a reset, but the limit was reached")  \
-  X(answered_echo, "ICMP echo request to a VIP, answered by lb")                             \
-  X(echo_disabled, "ICMP echo request to a VIP that is configured not to answer")            \
-  X(bad_icmp, "ICMP message to a VIP is too short, or its checksum or its quote is wrong")   \
-  X(icmp_no_flow, "ICMP error to a VIP quotes no packet that a target has sent from it")     \
-  X(icmp_rate_limited, "ICMP echo request beyond the limit of answers")                      \
-  X(no_snapshot, "no configuration has been accepted yet")                                   \
-  X(segmented, "frame is spread over several buffers")                                       \
-  X(punt_failed, "the kernel interface did not take the packet")                             \
+#define LB_DROP_REASONS(X)                                                                                \
+  X(truncated, "frame shorter than its headers or their lengths say")                                     \
+  X(not_ip, "frame is neither IPv4 nor IPv6 and there is no kernel interface to punt it to")              \
+  X(bad_ip_header, "IP version, header length or total length is wrong")                                  \
+  X(bad_ip_checksum, "IPv4 header checksum is wrong")                                                     \
+  X(bad_l4_header, "TCP data offset or UDP length is wrong")                                              \
+  X(bad_extension_header, "IPv6 extension headers are malformed or too many")                             \
+  X(ttl_expired, "TTL or hop limit is 0 or 1")                                                            \
+  X(fragment, "fragment of a packet to a VIP that is neither TCP nor UDP")                                \
+  X(bad_fragment, "fragment that no datagram can have: too long, or no multiple of eight")                \
+  X(fragment_table_full, "fragment before its first one, and no room to hold it")                         \
+  X(fragment_timeout, "fragment was held, but its first one never came")                                  \
+  X(bad_source, "source address no client can have: loopback, multicast, link-local, ...")                \
+  X(land, "source address is the VIP itself")                                                             \
+  X(source_route, "IPv4 source route option, or IPv6 routing header with segments left")                  \
+  X(bad_tcp_flags, "TCP flags no client sends: SYN with FIN or RST, none, Xmas")                          \
+  X(tiny_fragment, "fragment so small that it hides ports or TCP flags")                                  \
+  X(security_group, "denied by the security group of the listener")                                       \
+  X(bad_l4_checksum, "TCP or UDP checksum is wrong")                                                      \
+  X(no_listener, "destination is a VIP, but no listener takes this protocol and port")                    \
+  X(listener_draining, "listener was removed; only its tracked flows are served")                         \
+  X(no_target, "target group has no target")                                                              \
+  X(flow_table_full, "flow table has no room for a flow that needs an entry, and no reset could be sent") \
+  X(no_way_back, "too many neighbours send flows of nat listeners: no room to remember the way back")     \
+  X(next_hop_unresolved, "no MAC address is known for the way to the target")                             \
+  X(no_tunnel_source, "no tunnel source address of the outer family is configured")                       \
+  X(too_big, "packet does not fit the MTU towards the target")                                            \
+  X(no_headroom, "buffer has no room for the outer header")                                               \
+  X(answered_rst, "answered with a TCP reset by lb")                                                      \
+  X(answered_icmp, "answered with an ICMP error by lb")                                                   \
+  X(reset_rate_limited, "would have been answered with a reset, but the limit was reached")               \
+  X(answered_echo, "ICMP echo request to a VIP, answered by lb")                                          \
+  X(echo_disabled, "ICMP echo request to a VIP that is configured not to answer")                         \
+  X(bad_icmp, "ICMP message to a VIP is too short, or its checksum or its quote is wrong")                \
+  X(icmp_no_flow, "ICMP error to a VIP quotes no packet that a target has sent from it")                  \
+  X(icmp_rate_limited, "ICMP echo request beyond the limit of answers")                                   \
+  X(no_snapshot, "no configuration has been accepted yet")                                                \
+  X(segmented, "frame is spread over several buffers")                                                    \
+  X(punt_failed, "the kernel interface did not take the packet")                                          \
   X(tx_full, "the port did not take the packet")
 
 enum class DropReason : std::uint8_t {

@@ -43,7 +43,8 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Root, vips), offsetof(Root, range_listeners), offsetof(Root, listeners), offsetof(Root, groups),
               offsetof(Root, group_targets), offsetof(Root, targets), offsetof(Root, ports), offsetof(Root, names),
               offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6), offsetof(Root, hygiene),
-              offsetof(Root, security_segment), offsetof(Root, security_epoch));
+              offsetof(Root, security_segment), offsetof(Root, security_epoch), offsetof(Root, return_table),
+              offsetof(Root, return_listeners));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);

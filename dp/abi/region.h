@@ -20,7 +20,8 @@ inline constexpr std::uint32_t kFlowsPerLine = 5;
 
 // Five flows in one cache line, 12 bytes each and 4 for the line.
 //   key[i]   high 48 bits: keyed fingerprint, 0 = empty; low 16 bits: last seen, in ticks of 250 ms (wraps at 4.5 h)
-//   meta[i]  low 20 bits: target id; 4 bits FlowState; 1 bit: this is the flow's second line; 7 bits spare
+//   meta[i]  low 20 bits: target id; 4 bits FlowState; 1 bit: this is the flow's second line; 7 bits: nat, the way back to
+//            the client (dp/lb/ways_back.h), else 0
 struct alignas(kCacheLineBytes) FlowLine {
   std::array<std::uint64_t, kFlowsPerLine> key{};
   std::array<std::uint32_t, kFlowsPerLine> meta{};

@@ -10,6 +10,7 @@
 //   │ groups[]       │── (segment, offset) of slots ▶└───────────────┘
 //   │ group_targets[]│   u16 slot value → u32 target id
 //   │ targets[]      │   indexed by dense target id, one cache line each
+//   │ return_table[] │   where replies of nat targets come from
 //   │ ports[] names[]│
 //   └────────────────┘
 //
@@ -236,6 +237,10 @@ struct Root {
   Table names;            // char
   TunnelSource tunnel_source_v4;
   TunnelSource tunnel_source_v6;
+  // (address, port, protocol) of each live nat target → the listeners its flows may have come by. Cells as in vip_table, all
+  // `ranges`, with the target's port: index and count are of return_listeners.
+  Table return_table;                         // VipCell; count 0, or a power of two ≥ 2
+  Table return_listeners;                     // std::uint32_t, into listeners; each of one port
   std::uint32_t hygiene = kHygieneDefault;    // Hygiene
   std::uint32_t security_segment = kNoIndex;  // into segments; kNoIndex: no listener has a security group
   // A hash of all rules and of who has which group: another one means that tracked flows are to be asked again.

@@ -48,8 +48,8 @@ using MacAddress = std::array<std::uint8_t, 6>;
 enum class Protocol : std::uint8_t { icmp = 1, ipip = 4, tcp = 6, udp = 17, ipv6_in = 41, gre = 47, icmpv6 = 58 };
 
 // How a packet travels to its target.
-enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1, gue = 2, gre = 3 };
-inline constexpr std::uint8_t kForwardingModeCount = 4;
+enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1, gue = 2, gre = 3, nat = 5 };
+inline constexpr std::uint8_t kForwardingModeCount = 6;  // numbers below it that to_string() does not know are no modes
 
 inline constexpr std::uint16_t kGuePort = 6080;  // of IANA; the default
 
@@ -86,6 +86,7 @@ inline constexpr std::uint8_t kTargetStateCount = 7;
     case ForwardingMode::ipip: return "ipip";
     case ForwardingMode::gue: return "gue";
     case ForwardingMode::gre: return "gre";
+    case ForwardingMode::nat: return "nat";
   }
   return "?";
 }

@@ -1,5 +1,6 @@
 #include "dp/io/interface.h"
 
+#include <ifaddrs.h>
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -9,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -70,6 +72,28 @@ tl::expected<InterfaceInfo, std::string> interface_info(const std::string& name)
   info.rx_queues = rx_queues(name);
   info.numa_node = numa_node(name);
   return info;
+}
+
+std::vector<abi::IpAddress> own_addresses() {
+  std::vector<abi::IpAddress> addresses;
+  ifaddrs* first = nullptr;
+  if (::getifaddrs(&first) != 0) return addresses;
+  for (const ifaddrs* at = first; at != nullptr; at = at->ifa_next) {
+    if (at->ifa_addr == nullptr) continue;
+    abi::IpAddress address = abi::IpAddress::v4(0, 0, 0, 0);
+    if (at->ifa_addr->sa_family == AF_INET) {
+      std::memcpy(address.bytes.data() + 12, &reinterpret_cast<const sockaddr_in*>(at->ifa_addr)->sin_addr, 4);
+    } else if (at->ifa_addr->sa_family == AF_INET6) {
+      std::memcpy(address.bytes.data(), &reinterpret_cast<const sockaddr_in6*>(at->ifa_addr)->sin6_addr, 16);
+    } else {
+      continue;
+    }
+    addresses.push_back(address);
+  }
+  ::freeifaddrs(first);
+  std::sort(addresses.begin(), addresses.end());
+  addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
+  return addresses;
 }
 
 tl::expected<void, std::string> set_interface_mac(const std::string& name, const abi::MacAddress& mac) {

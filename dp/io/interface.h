@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <tl/expected.hpp>
+#include <vector>
 
 #include "dp/abi/types.h"
 
@@ -20,6 +21,9 @@ struct InterfaceInfo {
 
 // Errors: "no such interface" and others, in words.
 tl::expected<InterfaceInfo, std::string> interface_info(const std::string& name);
+
+// Addresses of all interfaces, sorted; empty if the kernel does not say.
+std::vector<abi::IpAddress> own_addresses();
 
 tl::expected<void, std::string> set_interface_mac(const std::string& name, const abi::MacAddress& mac);
 tl::expected<void, std::string> set_interface_mtu(const std::string& name, std::uint32_t mtu_bytes);

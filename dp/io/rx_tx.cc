@@ -58,6 +58,8 @@ std::uint32_t RxTx::receive(std::uint32_t port, Burst& burst) {
 
 void RxTx::use(const PortMap& map, Burst& burst, std::uint32_t port) {
   map_ = map;
+  burst.own_port = static_cast<std::uint8_t>(port);
+  burst.port_of_own = map_.in_snapshot.data();
   std::fill_n(burst.in_port.begin(), burst.count, map.in_snapshot[port]);
 }
 

@@ -65,34 +65,30 @@ std::vector<Key> keys_of(int map_fd) {
   return keys;
 }
 
-SteeredVips vips_of(int vips_fd, int prefixes_fd) {
-  return {keys_of<abi::IpAddress>(vips_fd), keys_of<SteeredPrefix>(prefixes_fd)};
-}
-
 template <typename Key>
-tl::expected<void, std::string> add_keys(const std::string& interface, int map_fd, const std::vector<Key>& keys) {
+tl::expected<void, std::string> add_keys(const std::string& interface, int map_fd, const std::vector<Key>& keys,
+                                         const char* what) {
   const std::uint32_t one = 1;
   for (const Key& key : keys) {
-    if (bpf_map_update_elem(map_fd, &key, &one, BPF_ANY) != 0) return failed(interface, "adding a VIP", errno);
+    if (bpf_map_update_elem(map_fd, &key, &one, BPF_ANY) != 0)
+      return failed(interface, std::string("adding ") + what, errno);
   }
   return {};
-}
-
-tl::expected<void, std::string> add_vips(const std::string& interface, int vips_fd, int prefixes_fd,
-                                         const SteeredVips& vips) {
-  return add_keys(interface, vips_fd, vips.addresses).and_then([&] {
-    return add_keys(interface, prefixes_fd, vips.prefixes);
-  });
 }
 
 template <typename Key>
-tl::expected<void, std::string> keep_keys(const std::string& interface, int map_fd, const std::vector<Key>& sorted) {
+tl::expected<void, std::string> keep_keys(const std::string& interface, int map_fd, const std::vector<Key>& sorted,
+                                          const char* what) {
   for (const Key& key : keys_of<Key>(map_fd)) {
     if (std::binary_search(sorted.begin(), sorted.end(), key)) continue;
-    if (bpf_map_delete_elem(map_fd, &key) != 0) return failed(interface, "removing a VIP", errno);
+    if (bpf_map_delete_elem(map_fd, &key) != 0) return failed(interface, std::string("removing ") + what, errno);
   }
   return {};
 }
+
+constexpr const char* kVip = "a VIP";
+constexpr const char* kReturn = "the source of a nat target's replies";
+constexpr const char* kOwn = "an address of this host";
 
 // What an earlier run has left on the interface.
 struct Found {
@@ -166,6 +162,8 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
   const int program_fd = bpf_program__fd(skeleton.progs.xsk_def_prog);
   const int vips_fd = bpf_map__fd(skeleton.maps.vips);
   const int prefixes_fd = bpf_map__fd(skeleton.maps.vip_prefixes);
+  const int returns_fd = bpf_map__fd(skeleton.maps.returns);
+  const int own_addresses_fd = bpf_map__fd(skeleton.maps.own_addresses);
   const int outcomes_fd = bpf_map__fd(skeleton.maps.outcomes);
 
   Steering steering;
@@ -174,7 +172,7 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
   if (found.link) {
     const Fd vips_before = kept ? Fd{} : map_of_program(found.program.get(), "vips");
     if (vips_before) {
-      if (auto r = add_keys(interface, vips_fd, keys_of<abi::IpAddress>(vips_before.get())); !r)
+      if (auto r = add_keys(interface, vips_fd, keys_of<abi::IpAddress>(vips_before.get()), kVip); !r)
         return tl::unexpected(r.error());
     }
     // Even the same program is replaced: drivers hand it to receive queues that were added meanwhile only then (veth), and
@@ -186,22 +184,33 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
   }
   steering.vips_ = Fd(::fcntl(vips_fd, F_DUPFD_CLOEXEC, 0));
   steering.prefixes_ = Fd(::fcntl(prefixes_fd, F_DUPFD_CLOEXEC, 0));
+  steering.returns_ = Fd(::fcntl(returns_fd, F_DUPFD_CLOEXEC, 0));
+  steering.own_addresses_ = Fd(::fcntl(own_addresses_fd, F_DUPFD_CLOEXEC, 0));
   steering.outcomes_ = Fd(::fcntl(outcomes_fd, F_DUPFD_CLOEXEC, 0));
   return steering;
 }
 
-tl::expected<void, std::string> Steering::add(const SteeredVips& vips) const {
-  return add_vips(interface_, vips_.get(), prefixes_.get(), vips);
+tl::expected<void, std::string> Steering::add(const Steered& steered) const {
+  return add_keys(interface_, vips_.get(), steered.addresses, kVip)
+      .and_then([&] { return add_keys(interface_, prefixes_.get(), steered.prefixes, kVip); })
+      .and_then([&] { return add_keys(interface_, returns_.get(), steered.returns, kReturn); });
 }
 
-tl::expected<void, std::string> Steering::keep_only(const SteeredVips& vips) const {
-  return keep_keys(interface_, vips_.get(), vips.addresses).and_then([&] {
-    return keep_keys(interface_, prefixes_.get(), vips.prefixes);
+tl::expected<void, std::string> Steering::keep_only(const Steered& steered) const {
+  return keep_keys(interface_, vips_.get(), steered.addresses, kVip)
+      .and_then([&] { return keep_keys(interface_, prefixes_.get(), steered.prefixes, kVip); })
+      .and_then([&] { return keep_keys(interface_, returns_.get(), steered.returns, kReturn); });
+}
+
+tl::expected<void, std::string> Steering::set_own_addresses(const std::vector<abi::IpAddress>& addresses) const {
+  return add_keys(interface_, own_addresses_.get(), addresses, kOwn).and_then([&] {
+    return keep_keys(interface_, own_addresses_.get(), addresses, kOwn);
   });
 }
 
-SteeredVips Steering::vips() const {
-  return vips_of(vips_.get(), prefixes_.get());
+Steered Steering::steered() const {
+  return {keys_of<abi::IpAddress>(vips_.get()), keys_of<SteeredPrefix>(prefixes_.get()),
+          keys_of<ReturnSource>(returns_.get())};
 }
 
 SteeringStats Steering::stats() const {

@@ -6,6 +6,8 @@
 // steering for good, remove the pin. Writer of the maps: lb-dp's main thread; of the socket map: libxdp, within EAL.
 #pragma once
 
+#include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <tl/expected.hpp>
@@ -23,17 +25,28 @@ struct SteeredPrefix {
   friend auto operator<=>(const SteeredPrefix&, const SteeredPrefix&) = default;
 };
 
-// What goes to the workers; both sorted.
-struct SteeredVips {
-  std::vector<abi::IpAddress> addresses;
-  std::vector<SteeredPrefix> prefixes;
-};
-
 // Packets since the program was first attached.
 struct SteeringStats {
   std::uint64_t steered = 0;
   std::uint64_t passed = 0;
   std::uint64_t dropped_no_socket = 0;
+};
+
+// Where replies of nat targets come from. Key of the map `returns`.
+struct ReturnSource {
+  abi::IpAddress address;
+  std::uint16_t port = 0;  // host order
+  std::uint8_t protocol = 0;
+  std::uint8_t reserved = 0;
+  friend auto operator<=>(const ReturnSource&, const ReturnSource&) = default;
+};
+static_assert(sizeof(ReturnSource) == 20);
+
+// What goes to the workers: packets to VIPs, and from nat targets to clients. All sorted.
+struct Steered {
+  std::vector<abi::IpAddress> addresses;
+  std::vector<SteeredPrefix> prefixes;
+  std::vector<ReturnSource> returns;
 };
 
 class Steering {
@@ -43,13 +56,16 @@ class Steering {
   // none, and before EAL starts. Errors in words.
   static tl::expected<Steering, std::string> attach(const std::string& interface, const std::string& bpf_dir);
 
-  // Makes sure that packets to all of `vips` are steered; removes nothing.
-  tl::expected<void, std::string> add(const SteeredVips& vips) const;
+  // Makes sure that all of `steered` goes to the workers; removes nothing.
+  tl::expected<void, std::string> add(const Steered& steered) const;
 
-  // Ends steering for every address and prefix that is not among `vips`.
-  tl::expected<void, std::string> keep_only(const SteeredVips& vips) const;
+  // Ends steering for everything that is not in `steered`.
+  tl::expected<void, std::string> keep_only(const Steered& steered) const;
 
-  [[nodiscard]] SteeredVips vips() const;
+  // The addresses of this host, sorted: what nat targets send to them is not steered.
+  tl::expected<void, std::string> set_own_addresses(const std::vector<abi::IpAddress>& addresses) const;
+
+  [[nodiscard]] Steered steered() const;
   [[nodiscard]] SteeringStats stats() const;
   [[nodiscard]] const std::string& interface() const { return interface_; }
   [[nodiscard]] bool taken_over() const { return taken_over_; }  // an earlier run's program was found
@@ -60,6 +76,8 @@ class Steering {
   std::string interface_;
   Fd vips_;
   Fd prefixes_;
+  Fd returns_;
+  Fd own_addresses_;
   Fd outcomes_;
   bool taken_over_ = false;
 };

@@ -47,6 +47,16 @@ void answer_echo(Work& work, std::uint32_t i) {
   set_answer(work, i, length, abi::DropReason::answered_echo, abi::Counter::originated_icmp);
 }
 
+void refuse_untracked(Work& work, std::uint32_t i) {
+  ++count(work, abi::Counter::flow_refused);
+  std::uint8_t* frame = work.burst->data[i];
+  const net::ParsedPacket& packet = packet_of(work, i);
+  const bool tcp = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp);
+  const std::uint32_t length = tcp && work.resets.take(work.now_ns) ? net::build_reset_to_client(frame, packet, frame) : 0;
+  if (length == 0) return drop(work, i, abi::DropReason::flow_table_full);
+  set_answer(work, i, length, abi::DropReason::answered_rst, abi::Counter::originated_rst);
+}
+
 void answer_too_big(Work& work, std::uint32_t i, const abi::Target& target) {
   const net::ParsedPacket& packet = packet_of(work, i);
   const std::uint32_t fits = target.mtu_bytes - std::min<std::uint32_t>(target.mtu_bytes, outer_bytes(target));

@@ -16,6 +16,10 @@ void answer_with_reset(Work& work, std::uint32_t i, const abi::Target& target);
 // address.
 void answer_echo(Work& work, std::uint32_t i);
 
+// Packet i found no place in the flow table, which its mode needs. Sets the verdict: answered with a reset, or dropped as
+// flow_table_full.
+void refuse_untracked(Work& work, std::uint32_t i);
+
 // Packet i does not fit the way to its target. If it may not be fragmented, the client is told what fits. Sets the verdict:
 // answer, or drop as too_big. An ICMP error is never answered with another (RFC 1122 §3.2.2), nor is a fragment but the
 // first.

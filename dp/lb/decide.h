@@ -30,6 +30,11 @@ struct Judgement {
   FlowState next = FlowState::empty;  // of the entry after this packet
 };
 
+// Modes whose flows cannot exist without an entry: without it, replies would not find their client.
+LB_INLINE bool needs_entry(abi::ForwardingMode mode) {
+  return mode == abi::ForwardingMode::nat;
+}
+
 LB_INLINE bool is_udp(FlowState state) {
   return state == FlowState::udp || state == FlowState::udp_fresh;
 }

@@ -22,6 +22,7 @@ namespace lb {
 inline constexpr std::uint64_t kTickMask = 0xffff;
 inline constexpr std::uint32_t kTargetMask = 0xfffff;
 inline constexpr std::uint32_t kSecondLine = 1U << 24;  // in meta: the entry stands in its flow's second line
+inline constexpr std::uint32_t kWayShift = 25;          // in meta: 7 bits, the way back of a nat flow (dp/lb/ways_back.h)
 inline constexpr std::uint32_t kAllEntries = (1U << abi::kFlowsPerLine) - 1;
 
 // An entry's place; line nullptr: none.
@@ -35,6 +36,9 @@ LB_INLINE std::uint32_t meta_target(std::uint32_t meta) {
 }
 LB_INLINE FlowState meta_state(std::uint32_t meta) {
   return static_cast<FlowState>(meta >> 20 & 0xf);
+}
+LB_INLINE std::uint32_t meta_way(std::uint32_t meta) {
+  return meta >> kWayShift;
 }
 LB_INLINE std::uint32_t make_meta(std::uint32_t target, FlowState state) {
   return target | static_cast<std::uint32_t>(state) << 20;
@@ -188,6 +192,13 @@ LB_INLINE void repoint(FlowTableState& table, const FlowSlot& slot, std::uint32_
 LB_INLINE void set_state(const FlowSlot& slot, FlowState state) {
   const std::uint32_t meta = slot.line->meta[slot.index];
   put(slot.line->meta[slot.index], (meta & ~0xf00000U) | static_cast<std::uint32_t>(state) << 20);
+}
+
+// A reader that sees the number sees the way (WaysBack::at).
+LB_INLINE void set_way(const FlowSlot& slot, std::uint32_t number) {
+  const std::uint32_t meta = slot.line->meta[slot.index];
+  const std::uint32_t changed = (meta & ((1U << kWayShift) - 1)) | number << kWayShift;
+  __atomic_store_n(&slot.line->meta[slot.index], changed, __ATOMIC_RELEASE);
 }
 
 LB_INLINE void touch(const FlowSlot& slot, std::uint64_t tick) {

@@ -18,7 +18,7 @@ std::optional<FlowView> view(const abi::FlowLine& line, std::uint64_t fingerprin
     const std::uint32_t meta = __atomic_load_n(&line.meta[i], __ATOMIC_ACQUIRE);
     if ((__atomic_load_n(&line.key[i], __ATOMIC_ACQUIRE) ^ fingerprint) > kTickMask) continue;
     if (meta_state(meta) == FlowState::empty) continue;
-    return FlowView{meta_target(meta), meta_state(meta), idle_ticks(key, tick) * kTickNs};
+    return FlowView{meta_target(meta), meta_state(meta), meta_way(meta), idle_ticks(key, tick) * kTickNs};
   }
   return std::nullopt;
 }
@@ -30,7 +30,8 @@ bool is_valid(std::uint64_t key, std::uint32_t meta) {
 
 }  // namespace
 
-FlowTable::FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows, const NodeSecret& secret)
+FlowTable::FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows,
+                     const NodeSecret& secret) noexcept
     : state_{lines.data(), lines.size(), target_flows.data(), target_flows.size()}, hash_keys_(make_hash_keys(secret)) {
   for (std::uint32_t& flows : target_flows) put(flows, 0);
   for (abi::FlowLine& line : lines) {
@@ -45,6 +46,7 @@ FlowTable::FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> ta
         set_entry(line, i, 0, 0);
         continue;
       }
+      if (meta_way(line.meta[i]) != 0) set_way({&line, i}, 0);  // of a process that is gone
       if ((line.meta[i] & kSecondLine) != 0) add_overflow(state_, other_line(n, line.key[i], lines.size()), 1);
       count_target(state_, meta_target(line.meta[i]), 1);
       ++state_.flows;
@@ -86,6 +88,10 @@ std::optional<FlowView> FlowTable::peek(std::span<const abi::FlowLine> lines, co
     }
   }
   return std::nullopt;  // its owner keeps writing to just these lines: as good as no entry
+}
+
+std::optional<FlowView> FlowTable::peek(const Hash128& hash, std::uint64_t now_ns) const {
+  return peek({state_.lines, state_.line_count}, hash, now_ns);
 }
 
 }  // namespace lb

@@ -23,9 +23,12 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "dp/abi/region.h"
 #include "dp/lb/flow_hash.h"
+#include "dp/lb/hearsay.h"
+#include "dp/lb/ways_back.h"
 #include "dp/net/flow_key.h"
 
 namespace lb {
@@ -60,6 +63,7 @@ inline constexpr std::uint32_t kShortTimeoutTicks = 10 * 4;  // after the client
 struct FlowView {
   std::uint32_t target = 0;
   FlowState state = FlowState::empty;
+  std::uint32_t way = 0;      // nat: the number of its way back (dp/lb/ways_back.h), 0: none
   std::uint64_t idle_ns = 0;  // in steps of 250 ms
 };
 
@@ -78,7 +82,7 @@ class FlowTable {
   // `lines`: this worker's, at least 2, zeroed or re-attached. `target_flows`: entries by target id, this worker's
   // block of the stats region (may be empty: not counted). Both outlive the table and are written by this worker alone.
   // Reads every line once: mends what a crash has torn, counts entries, target_flows and overflows afresh.
-  FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows, const NodeSecret& secret);
+  FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows, const NodeSecret& secret) noexcept;
 
   // Lines that hold `flows` at the highest load in use, 7/8.
   static std::uint64_t lines_for(std::uint64_t flows);
@@ -87,6 +91,8 @@ class FlowTable {
   // now_ns: CLOCK_MONOTONIC, as the worker's.
   static std::optional<FlowView> peek(std::span<const abi::FlowLine> lines, const NodeSecret& secret,
                                       const net::FlowKey& key, std::uint64_t now_ns);
+  // This worker's table, from any thread of this process; `hash`: of the flow's key under hash_keys().
+  [[nodiscard]] std::optional<FlowView> peek(const Hash128& hash, std::uint64_t now_ns) const;
   // With the keys made once, for many look-ups.
   static std::optional<FlowView> peek(std::span<const abi::FlowLine> lines, const HashKeys& keys, const net::FlowKey& key,
                                       std::uint64_t now_ns);
@@ -97,12 +103,19 @@ class FlowTable {
   [[nodiscard]] std::uint64_t flows() const { return state_.flows; }
   [[nodiscard]] std::uint64_t capacity() const { return state_.line_count * abi::kFlowsPerLine; }
   [[nodiscard]] const HashKeys& hash_keys() const { return hash_keys_; }
+  [[nodiscard]] WaysBack& ways() { return ways_; }
+  [[nodiscard]] const WaysBack& ways() const { return ways_; }
+  // What the other workers tell this one, by worker. Empty until there are any; made before the first packet.
+  void expect_news(std::uint32_t workers) { news_ = std::vector<NewsRing>(workers); }
+  [[nodiscard]] std::span<NewsRing> news() { return news_; }
   // For the packet path (dp/lb/flow_ops.h).
   [[nodiscard]] FlowTableState& state() { return state_; }
 
  private:
   FlowTableState state_;
   HashKeys hash_keys_;
+  WaysBack ways_;
+  std::vector<NewsRing> news_;
 };
 
 // After a restart, before a FlowTable is made on the lines: entries written under `old_directory` (identity by target id, 0:

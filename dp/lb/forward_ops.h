@@ -34,13 +34,18 @@ LB_INLINE std::uint64_t wire_hash(const Hash128& hash) {
 
 // Bytes that the way to the target adds to the client's IP packet.
 LB_INLINE std::uint32_t outer_bytes(const abi::Target& target) {
-  if (target.mode == abi::ForwardingMode::l2dsr) return 0;
+  if (target.mode == abi::ForwardingMode::l2dsr || target.mode == abi::ForwardingMode::nat) return 0;
   return net::encap_bytes(!is_v4(target.address)) + net::tunnel_header_bytes(target);
 }
 
 LB_INLINE OutFrame refuse_frame(std::uint8_t* data, std::uint32_t length, abi::DropReason reason) {
   return {data, length, reason};
 }
+
+// Mode nat (dp/lb/nat.h): the same for a packet whose destination becomes the target's address and port; of an ICMP error
+// from the client's side, the quote as well.
+OutFrame forward_nat(const abi::Target& target, const net::ParsedPacket& packet, std::uint8_t* data, std::uint32_t length,
+                     std::uint32_t headroom);
 
 LB_INLINE const abi::TunnelSource& tunnel_source_of(const Snapshot& snapshot, const abi::Target& target) {
   return is_v4(target.address) ? snapshot.root().tunnel_source_v4 : snapshot.root().tunnel_source_v6;
@@ -53,6 +58,7 @@ OutFrame forward_tunnel(const Snapshot& snapshot, const abi::Target& target, con
 // `headroom`: bytes free in front of data.
 LB_INLINE OutFrame forward(const Snapshot& snapshot, const abi::Target& target, const net::ParsedPacket& packet,
                            const Hash128& hash, std::uint8_t* data, std::uint32_t length, std::uint32_t headroom) {
+  if (target.mode == abi::ForwardingMode::nat) return forward_nat(target, packet, data, length, headroom);
   if (target.mode > abi::ForwardingMode::ipip) return forward_tunnel(snapshot, target, packet, hash, data, length, headroom);
   const net::LinkAddress link{target.next_hop_mac, target.source_mac, target.vlan};
   const bool outer_is_v6 = !is_v4(target.address);

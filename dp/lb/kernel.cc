@@ -9,6 +9,7 @@
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/guard_security.h"
+#include "dp/lb/nat.h"
 #include "dp/lb/outer_fragments.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/sweep_ops.h"
@@ -26,7 +27,9 @@ LB_COLD void end_unusual(Work& work, std::uint32_t i, net::ParseStatus status) {
   if (status.result == net::ParseResult::drop) return drop(work, i, status.reason);
   const net::FlowKey& key = work.parsed[i].key;
   const auto icmp = static_cast<std::uint8_t>(key.is_v6 != 0 ? abi::Protocol::icmpv6 : abi::Protocol::icmp);
-  if (!is_vip(vip_table_of(*work.snapshot), key.destination)) return punt(work, i, abi::DropReason::punt_failed);
+  if (!is_vip(vip_table_of(*work.snapshot), key.destination)) {
+    return work.parsed[i].protocol == icmp ? take_return_error(work, i) : punt(work, i, abi::DropReason::punt_failed);
+  }
   const abi::DropReason fault = unusual_fault(*work.snapshot, work.parsed[i], work.burst->data[i]);
   if (fault != abi::DropReason::none) return drop(work, i, fault);
   if (work.parsed[i].protocol == icmp) return push(work.rare, i);
@@ -114,7 +117,7 @@ void stage_parse(Work& work) {
   const net::FlowKey& key = packet_of(work, i).key;
   run.listener = find_listener(snapshot, vips, key, run.vip_hash);
   if (run.listener >= kNoListener) {
-    run.listener == kNotVip ? punt(work, i, abi::DropReason::punt_failed) : drop(work, i, abi::DropReason::no_listener);
+    run.listener == kNotVip ? take_return(work, i) : drop(work, i, abi::DropReason::no_listener);
     return false;
   }
   const abi::Listener& listener = snapshot.listeners()[run.listener];
@@ -351,6 +354,7 @@ LB_INLINE bool insert(Work& work, std::uint32_t i, std::uint32_t target, FlowSta
   const abi::Target& target = work.snapshot->targets()[id];
   if ((target.flags & abi::kTargetResolved) == 0) return drop(work, i, abi::DropReason::next_hop_unresolved);
   burst.flow[i] = tracked ? FlowResult::fresh : FlowResult::none;
+  if (!tracked && needs_entry(target.mode)) return refuse_untracked(work, i);
   if (!tracked) {
     ++count(work, abi::Counter::flow_untracked);
   } else if (judgement.fate == Fate::repick) {
@@ -604,6 +608,7 @@ void decide(Work& work) {
 [[gnu::noinline]] bool forward_any(Work& work, std::uint32_t i) {
   Burst& burst = *work.burst;
   const abi::Target& target = *work.target[i];
+  if (needs_entry(target.mode) && !note_way_back(work, i, target)) return false;
   const OutFrame out =
       forward(*work.snapshot, target, packet_of(work, i), work.hash[i], burst.data[i], burst.length[i], burst.headroom[i]);
   if (out.reason == abi::DropReason::none) {

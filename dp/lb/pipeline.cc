@@ -1,7 +1,10 @@
 #include "dp/lb/pipeline.h"
 
+#include <algorithm>
+
 #include "dp/lb/dispatch.h"
 #include "dp/lb/fragments.h"
+#include "dp/lb/nat.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/sweep_ops.h"
 #include "dp/lb/work.h"
@@ -38,9 +41,15 @@ Pipeline::Pipeline(const PipelineOptions& options, const Kernel& kernel)
     : kernel_(&kernel), work_(std::make_unique<Work>(options)) {
   work_->hash_of = kernel.hash;
   options.stats->flow_capacity = options.flows->capacity();
+  work_->hash_one = kernel.hash;
 }
 
 Pipeline::~Pipeline() = default;
+
+void Pipeline::set_peers(std::span<FlowTable* const> peers) {
+  work_->options.peers = peers;
+  work_->options.flows->expect_news(static_cast<std::uint32_t>(peers.size()));
+}
 
 void Pipeline::process(const Snapshot& snapshot, Burst& burst, std::uint64_t now_ns) {
   work_->snapshot = &snapshot;
@@ -64,6 +73,7 @@ void Pipeline::tend(const Snapshot& snapshot, std::uint64_t now_ns) {
 void Pipeline::age(const Snapshot& snapshot, std::uint32_t lines, std::uint64_t now_ns) {
   work_->snapshot = &snapshot;
   work_->tick = now_ns / kTickNs & kTickMask;
+  take_news(*work_);
   kernel_->sweep(*work_, lines);
 }
 

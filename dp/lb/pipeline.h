@@ -43,6 +43,9 @@ struct Burst {
   std::array<std::uint16_t, kBurst> headroom{};
   std::array<std::uint16_t, kBurst> tailroom{};
   std::array<std::uint8_t, kBurst> in_port{};  // in: index of the port, as in snapshot ports
+  // In: the same port by its number that no snapshot changes, and out_port by that number (nullptr: they are the same).
+  std::uint8_t own_port = 0;
+  const std::uint8_t* port_of_own = nullptr;
   // Out.
   std::array<Verdict, kBurst> verdict{};
   std::array<abi::DropReason, kBurst> reason{};  // none unless drop or answer
@@ -77,6 +80,7 @@ struct PipelineOptions {
   std::uint32_t worker = 0;
   std::span<FragmentNotes> notes{};        // of all workers, as tables; empty: this one is alone and keeps its own
   HeldObserver* held_observer = nullptr;   // for replay: which held packets ended how
+  std::span<FlowTable* const> peers{};     // every worker's table, by worker; empty: there are no others
   bool punt_enabled = true;                // false: what would be punted is dropped as not_ip or punt_failed
   std::uint32_t resets_per_second = 1000;  // limit of originated resets
   std::uint32_t echoes_per_second = 1000;  // limit of answered echo requests
@@ -95,13 +99,17 @@ class Pipeline {
   Pipeline& operator=(const Pipeline&) = delete;
   ~Pipeline();
 
+  // All workers' tables by worker, for replies whose flow is not in this worker's; they outlive the pipeline. Main thread,
+  // before any packet of any of them.
+  void set_peers(std::span<FlowTable* const> peers);
+
   // Decides and rewrites every packet of the burst. now_ns: a clock that never goes back (CLOCK_MONOTONIC or pcap time),
   // read once per burst. Adds to counters rx_*, forwarded, punted, drops, originated_* and flow_*, sets the gauge `flows`;
   // tx_* and tx_full are the sender's. The caller has seen that every Listener::counter_index has its block.
   void process(const Snapshot& snapshot, Burst& burst, std::uint64_t now_ns);
 
-  // Ages a part of the flow table: looks at the next `lines` lines, going round. Call it so often that the whole table is
-  // looked at within 10 s (at most within 15 min: last-seen ticks wrap).
+  // Takes in what other workers tell, and ages a part of the flow table: looks at the next `lines` lines, going round. Call
+  // it so often that the whole table is looked at within 10 s (at most within 15 min: last-seen ticks wrap).
   void age(const Snapshot& snapshot, std::uint32_t lines, std::uint64_t now_ns);
 
   // Sends or drops what is held, if it is time. Every millisecond or so.

@@ -81,6 +81,7 @@ class SnapshotVerifier {
                              .and_then([&] { return listeners(); })
                              .and_then([&] { return range_listeners(); })
                              .and_then([&] { return vip_table(); })
+                             .and_then([&] { return return_table(); })
                              .and_then([&] { return ports_and_sources(); })
                              .and_then([&] { return targets(); })
                              .and_then([&] { return groups(); })
@@ -102,6 +103,8 @@ class SnapshotVerifier {
         .and_then([&] { return take(out_->group_targets_, root_->group_targets, 1U << 24, "group_targets"); })
         .and_then([&] { return take(out_->targets_, root_->targets, abi::kMaxTargets, "targets"); })
         .and_then([&] { return take(out_->ports_, root_->ports, abi::kMaxPorts, "ports"); })
+        .and_then([&] { return take(out_->return_table_, root_->return_table, 1U << 31, "return_table"); })
+        .and_then([&] { return take(out_->return_listeners_, root_->return_listeners, 1U << 24, "return_listeners"); })
         .and_then([&] { return take(names_, root_->names, 0xffffffff, "names"); })
         .and_then([&] { return take(segments_, root_->segments, abi::kMaxSegments, "segments"); })
         .and_then([&]() -> Check {
@@ -189,19 +192,52 @@ class SnapshotVerifier {
   // the one it stands in, or a lookup would not find it.
   [[nodiscard]] Check vip_table() const {
     const auto table = out_->vip_table_;
+    for (std::size_t i = 0; i < table.size(); ++i) {
+      if (auto ok = vip_cell(table[i], i); !ok) return ok;
+    }
+    return probes(table, "vip_table");
+  }
+
+  // Replies of nat targets are looked for among listeners of one port.
+  [[nodiscard]] Check return_table() const {
+    const auto table = out_->return_table_;
+    const auto all = out_->return_listeners_;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (all[i] >= out_->listeners_.size()) return refuse(kBounds, "return_listeners[%zu]: listener %u", i, all[i]);
+      const abi::Listener& listener = out_->listeners_[all[i]];
+      if (listener.first_port != listener.last_port || out_->vips_[listener.vip].prefix_length != 128) {
+        return refuse(kBounds, "return_listeners[%zu]: ports %u-%u, or a VIP that is a prefix", i, listener.first_port,
+                      listener.last_port);
+      }
+    }
+    for (std::size_t i = 0; i < table.size(); ++i) {
+      const abi::VipCell& cell = table[i];
+      if (cell.kind == abi::VipCellKind::empty) continue;
+      if (cell.kind != abi::VipCellKind::ranges || cell.index > all.size() || cell.count > all.size() - cell.index) {
+        return refuse(kBounds, "return_table[%zu]: kind %u, return_listeners %u with %u of %zu", i,
+                      static_cast<unsigned>(cell.kind), cell.index, cell.count, all.size());
+      }
+      for (const std::uint32_t listener : all.subspan(cell.index, cell.count)) {
+        if (out_->listeners_[listener].protocol == cell.protocol) continue;
+        return refuse(kBounds, "return_table[%zu]: protocol differs from listener %u", i, listener);
+      }
+    }
+    return table.empty() ? Check{} : probes(table, "return_table");
+  }
+
+  [[nodiscard]] static Check probes(std::span<const abi::VipCell> table, const char* what) {
     if (table.size() < 2 || !std::has_single_bit(table.size())) {
-      return refuse(kBounds, "vip_table: %zu cells, not a power of two of at least 2", table.size());
+      return refuse(kBounds, "%s: %zu cells, not a power of two of at least 2", what, table.size());
     }
     std::size_t used = 0;
     std::size_t first_empty = table.size();
     for (std::size_t i = 0; i < table.size(); ++i) {
-      if (auto ok = vip_cell(table[i], i); !ok) return ok;
       if (table[i].kind != abi::VipCellKind::empty)
         ++used;
       else if (first_empty == table.size())
         first_empty = i;
     }
-    if (used > table.size() / 2) return refuse(kBounds, "vip_table: %zu of %zu cells used", used, table.size());
+    if (used > table.size() / 2) return refuse(kBounds, "%s: %zu of %zu cells used", what, used, table.size());
     const std::size_t mask = table.size() - 1;
     for (std::size_t n = 1, run = 0; n < table.size(); ++n) {  // `run`: used cells before this one without a gap
       const std::size_t i = (first_empty + n) & mask;
@@ -211,7 +247,7 @@ class SnapshotVerifier {
         continue;
       }
       const std::size_t distance = (i - abi::vip_table_hash(cell.address, cell.protocol, cell.port)) & mask;
-      if (distance > run) return refuse(kBounds, "vip_table[%zu]: a lookup would not reach this cell", i);
+      if (distance > run) return refuse(kBounds, "%s[%zu]: a lookup would not reach this cell", what, i);
       ++run;
     }
     return {};
@@ -342,7 +378,7 @@ class SnapshotVerifier {
   [[nodiscard]] Check groups() const {
     for (std::size_t i = 0; i < out_->groups_.size(); ++i) {
       const abi::TargetGroup& group = out_->groups_[i];
-      if (static_cast<std::uint8_t>(group.mode) >= abi::kForwardingModeCount) {
+      if (abi::to_string(group.mode) == "?") {
         return refuse(kBounds, "groups[%zu]: mode %u", i, static_cast<unsigned>(group.mode));
       }
       if (static_cast<std::uint8_t>(group.stickiness) >= abi::kStickinessCount) {

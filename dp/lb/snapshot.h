@@ -71,6 +71,9 @@ class Snapshot {
   [[nodiscard]] std::span<const std::uint32_t> group_targets() const { return group_targets_; }
   [[nodiscard]] std::span<const abi::Target> targets() const { return targets_; }
   [[nodiscard]] std::span<const abi::Port> ports() const { return ports_; }
+  // Sources of nat targets' replies (Root::return_table); empty where no group is nat.
+  [[nodiscard]] std::span<const abi::VipCell> return_table() const { return return_table_; }
+  [[nodiscard]] std::span<const std::uint32_t> return_listeners() const { return return_listeners_; }
   // First slot of a group's Maglev table; nullptr when slot_count is 0.
   [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
   [[nodiscard]] const SecurityView& security() const { return security_; }
@@ -94,6 +97,8 @@ class Snapshot {
   std::span<const std::uint32_t> group_targets_;
   std::span<const abi::Target> targets_;
   std::span<const abi::Port> ports_;
+  std::span<const abi::VipCell> return_table_;
+  std::span<const std::uint32_t> return_listeners_;
   std::vector<const std::uint16_t*> slots_;
   SecurityView security_;
   HashKeys slot_keys_;

@@ -76,7 +76,8 @@ struct alignas(abi::kCacheLineBytes) Work {
         notes(from.notes.empty() ? std::make_unique<FragmentNotes>() : nullptr) {}
 
   PipelineOptions options;
-  std::unique_ptr<Turn[]> turns = std::make_unique<Turn[]>(abi::kMaxGroups);  // by group, of those by round_robin
+  std::unique_ptr<Turn[]> turns = std::make_unique<Turn[]>(abi::kMaxGroups);     // by group, of those by round_robin
+  Hash128 (*hash_one)(const HashKeys& keys, const net::FlowKey& key) = nullptr;  // flow_hash(), for code compiled once
   RateLimit resets;
   RateLimit errors;
   RateLimit echoes;

@@ -19,6 +19,7 @@
 #include "dp/base/notify.h"
 #include "dp/io/bpf_dir.h"
 #include "dp/io/eal.h"
+#include "dp/io/interface.h"
 
 namespace lb::worker {
 namespace {
@@ -32,18 +33,22 @@ std::uint64_t now_ns() {
   return static_cast<std::uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
-io::SteeredVips sorted_vips(const Snapshot& snapshot) {
-  io::SteeredVips vips;
+io::Steered steered_by(const Snapshot& snapshot) {
+  io::Steered steered;
   for (const abi::Vip& vip : snapshot.vips()) {
     if (vip.prefix_length == 128) {
-      vips.addresses.push_back(vip.address);
+      steered.addresses.push_back(vip.address);
     } else {
-      vips.prefixes.push_back({vip.prefix_length, vip.address});
+      steered.prefixes.push_back({vip.prefix_length, vip.address});
     }
   }
-  std::sort(vips.addresses.begin(), vips.addresses.end());
-  std::sort(vips.prefixes.begin(), vips.prefixes.end());
-  return vips;
+  for (const abi::VipCell& cell : snapshot.return_table()) {
+    if (cell.kind != abi::VipCellKind::empty) steered.returns.push_back({cell.address, cell.port, cell.protocol});
+  }
+  std::sort(steered.returns.begin(), steered.returns.end());
+  std::sort(steered.addresses.begin(), steered.addresses.end());
+  std::sort(steered.prefixes.begin(), steered.prefixes.end());
+  return steered;
 }
 
 }  // namespace
@@ -112,7 +117,7 @@ tl::expected<void, std::string> DataPlane::attach_steering() {
     auto steering = io::Steering::attach(port.interface, directory);
     if (!steering) return tl::unexpected(steering.error());
     spdlog::info("steering of {}: {}, {} VIPs", port.interface, steering->taken_over() ? "taken over" : "attached",
-                 steering->vips().addresses.size() + steering->vips().prefixes.size());
+                 steering->steered().addresses.size() + steering->steered().prefixes.size());
     steering_.push_back(std::move(*steering));
   }
   return {};
@@ -160,6 +165,7 @@ tl::expected<void, std::string> DataPlane::serve(int stop_fd) {
     reader.on_tick();
     if (reader.moving()) report_laggard();
     flows_->touch();
+    if (now_ns() - addresses_read_ns_ >= kSecondNs) refresh_own_addresses();
   }
 }
 
@@ -236,15 +242,20 @@ tl::expected<void, SnapshotError> DataPlane::accept(std::shared_ptr<const Snapsh
   auto ports = map_ports(*snapshot);
   if (!ports) return tl::unexpected(ports.error());
   if (auto r = check_capacity(*snapshot); !r) return r;
-  const io::SteeredVips vips = sorted_vips(*snapshot);
+  const io::Steered steered = steered_by(*snapshot);
+  refresh_own_addresses();  // before the first source is steered
   for (const io::Steering& steering : steering_) {
-    if (auto r = steering.add(vips); !r) return tl::unexpected(SnapshotError{abi::Refusal::system, r.error()});
+    if (auto r = steering.add(steered); !r) return tl::unexpected(SnapshotError{abi::Refusal::system, r.error()});
   }
   if (!flows_attached_) {
     const Reattached reattached = flows_->reattach(*snapshot);
     spdlog::info("flow region {}: {}, {} flows kept, {} dropped", flows_->path(),
                  flows_->taken_over() ? "taken over" : "new", reattached.kept, reattached.dropped);
-    for (const auto& worker : workers_) worker->attach_flows(*flows_, fragment_notes_);
+    for (const auto& worker : workers_) {
+      worker->attach_flows(*flows_, fragment_notes_);
+      flow_tables_.push_back(worker->flows());
+    }
+    for (const auto& worker : workers_) worker->meet(flow_tables_);
     flows_attached_ = true;
   }
   flows_->record(*snapshot);
@@ -259,11 +270,21 @@ bool DataPlane::settled() {
   if (!generations_.settled()) return false;
   if (!steering_to_prune_) return true;
   steering_to_prune_ = false;
-  const io::SteeredVips vips = sorted_vips(*generations_.in_force()->snapshot);
+  const io::Steered steered = steered_by(*generations_.in_force()->snapshot);
   for (const io::Steering& steering : steering_) {
-    if (auto r = steering.keep_only(vips); !r) spdlog::error("{}", r.error());
+    if (auto r = steering.keep_only(steered); !r) spdlog::error("{}", r.error());
   }
   return true;
+}
+
+// A new address of this host is known to the steering programs within a second.
+void DataPlane::refresh_own_addresses() {
+  addresses_read_ns_ = now_ns();
+  if (steering_.empty()) return;
+  const std::vector<abi::IpAddress> addresses = io::own_addresses();
+  for (const io::Steering& steering : steering_) {
+    if (auto r = steering.set_own_addresses(addresses); !r) spdlog::error("{}", r.error());
+  }
 }
 
 // A worker that does not move keeps the old generation alive; that is reported and nothing is freed.

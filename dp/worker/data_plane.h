@@ -53,6 +53,7 @@ class DataPlane final : public GenerationSink {
   void stop_workers();
   void report_laggard();
   void feed_watchdog();
+  void refresh_own_addresses();
 
   const io::DpConfig& config_;
   io::Fd lock_;  // on state_dir: one lb-dp at a time
@@ -62,12 +63,14 @@ class DataPlane final : public GenerationSink {
   std::unique_ptr<StatsRegion> stats_;
   std::unique_ptr<FlowRegion> flows_;
   bool flows_attached_ = false;
+  std::vector<FlowTable*> flow_tables_;  // by worker; what workers look into for replies that landed elsewhere
   std::unique_ptr<SnapshotStore> store_;
   GenerationSwitch<ActiveGeneration> generations_;
   std::vector<FragmentNotes> fragment_notes_;  // by worker: written by it, read by all
   std::vector<std::unique_ptr<Worker>> workers_;
   bool launched_ = false;
   bool steering_to_prune_ = false;  // a generation has begun and the VIPs of older ones are still steered
+  std::uint64_t addresses_read_ns_ = 0;
   std::uint64_t moving_since_ns_ = 0;
   std::uint64_t next_report_ns_ = 0;
   std::vector<std::uint64_t> heartbeats_;  // of the workers, when the service manager was last told that they move

@@ -41,6 +41,10 @@ class Worker {
   // `notes`: of all workers, for as long as this lives.
   void attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes);
 
+  // Main thread, after attach_flows() of all workers: the tables of all of them.
+  void meet(std::span<FlowTable* const> tables) { pipeline_->set_peers(tables); }
+  [[nodiscard]] FlowTable* flows() { return &*flows_; }
+
   // The worker's thread: returns soon after stop().
   void run();
   void stop() { stop_.store(true, std::memory_order_relaxed); }

@@ -31,6 +31,18 @@ def test_why(up, case):
         assert (after["flow"], after["target"]) == ("hit", case.target(answered))
 
 
+@pytest.mark.cases([case for case in world.ALL if case.mode == "nat"])
+def test_why_of_a_reply(up, case):
+    """`why` says of a packet from a target's port whose reply it is, and leaves others to the kernel."""
+    with Connection(up.lab, case) as kept:
+        target = kept.ask()
+        said = up.balancer.why("tcp", case.bare_target(target), case.target_port(world.WEB), case.client, kept.port)
+        assert (said["verdict"], said["flow"], said["target"]) == ("tx", "hit", case.target(target))
+        assert f"leaves from {case.host}:{world.WEB}" in said["explanation"]
+        other = up.balancer.why("tcp", case.bare_target(target), case.target_port(world.WEB), case.client, 1)
+        assert (other["verdict"], other["flow"]) == ("punt", "none")
+
+
 @pytest.mark.cases(world.ONE_OF_EACH_MODE)
 def test_why_of_a_pinned_flow(up, case):
     """After a drain the table says one target and the flow table another: `why` shows both."""

@@ -34,9 +34,9 @@ def test_iperf3_upload(up, case):
     """Bulk TCP goes through the balancer in full-size segments."""
     size = 20_000_000
     for target in up.lab.targets:
-        up.helper(target, f"iperf3-{target}", "iperf3", "-s", "-p", str(IPERF))
+        up.helper(target, f"iperf3-{target}", "iperf3", "-s", "-p", str(case.target_port(IPERF)))
     for target in up.lab.targets:
-        wait_until(f"iperf3 on {target}", lambda: up.lab.run(target, "ss", "-Hltn", f"sport = :{IPERF}").stdout.strip())
+        wait_until(f"iperf3 on {target}", lambda: up.lab.run(target, "ss", "-Hltn", f"sport = :{case.target_port(IPERF)}").stdout.strip())
     done = up.lab.run(CLIENT, "iperf3", "-c", case.vip, "-p", str(IPERF), "-n", str(size), "-J", "--connect-timeout", "5000", timeout=60)
     result = json.loads(done.stdout)
     # The server stops counting when the client says it is done: what is still on its way then is missing here.
@@ -46,9 +46,10 @@ def test_iperf3_upload(up, case):
 def test_udp_echo(up, case):
     """Datagrams are answered from the VIP, by all targets over many flows and by one within a flow."""
     for target in up.lab.targets:
-        up.helper(target, f"echo-{target}", "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "serve", case.vip, str(ECHO), target)
+        up.helper(target, f"echo-{target}", "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "serve", case.served_address(target),
+                  str(case.target_port(ECHO)), target)
     for target in up.lab.targets:
-        wait_until(f"the echo on {target}", lambda: up.lab.run(target, "ss", "-Hlun", f"sport = :{ECHO}").stdout.strip())
+        wait_until(f"the echo on {target}", lambda: up.lab.run(target, "ss", "-Hlun", f"sport = :{case.target_port(ECHO)}").stdout.strip())
     done = up.lab.run(CLIENT, "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "ask", case.vip, str(ECHO), "30", "4", timeout=60)
     flows = json.loads(done.stdout)
     assert len(flows) == 30 and all(len(flow) == 4 for flow in flows)

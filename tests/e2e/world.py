@@ -15,7 +15,9 @@ from tests.lib.lab import Lab, wait_until
 
 FORWARDING = [("ipip", "v4", "v4"), ("ipip", "v4", "v6"), ("ipip", "v6", "v4"), ("ipip", "v6", "v6"), ("l2dsr", "v4", "v4"), ("l2dsr", "v6", "v6"),
               ("gue", "v4", "v4"), ("gue", "v4", "v6"), ("gue", "v6", "v4"), ("gue", "v6", "v6"),
-              ("gre", "v4", "v4"), ("gre", "v4", "v6"), ("gre", "v6", "v4"), ("gre", "v6", "v6")]
+              ("gre", "v4", "v4"), ("gre", "v4", "v6"), ("gre", "v6", "v4"), ("gre", "v6", "v6"),
+              ("nat", "v4", "v4"), ("nat", "v6", "v6")]
+TARGET_PORTS = {"nat": {80: 8080, 5201: 5202, 7000: 7001}}  # where they are not the listeners'
 TUNNEL_ATTRIBUTES = {("gue", "v4", "v6"): ["gue.ipv6_zero_checksum.enabled: true"], ("gre", "v4", "v4"): ["gre.key: 4711"],
                      ("gre", "v4", "v6"): ["gre.key: 4711"]}
 WEB, IPERF, ECHO, EMPTY = 80, 5201, 7000, 81
@@ -47,7 +49,21 @@ class Case:
 
     @property
     def client(self):
+        if self.through_lb:
+            return labs.FAR_V4 if self.inner == "v4" else labs.FAR_V6
         return labs.CLIENT_V4 if self.inner == "v4" else labs.CLIENT_V6
+
+    @property
+    def through_lb(self):
+        """Whether replies go through lb, and targets know nothing of the VIP."""
+        return self.mode in TARGET_PORTS
+
+    def target_port(self, port):
+        return TARGET_PORTS.get(self.mode, {}).get(port, port)
+
+    def served_address(self, target):
+        """The address that programs on a target are asked on."""
+        return self.bare_target(target) if self.through_lb else self.vip
 
     @property
     def host(self):
@@ -60,7 +76,7 @@ class Case:
     def target(self, target, port=WEB):
         """As lbctl writes it."""
         address = Lab.target_address(target, self.outer)
-        return f"[{address}]:{port}" if self.outer == "v6" else f"{address}:{port}"
+        return f"[{address}]:{self.target_port(port)}" if self.outer == "v6" else f"{address}:{self.target_port(port)}"
 
     def bare_target(self, target):
         return Lab.target_address(target, self.outer)
@@ -68,14 +84,14 @@ class Case:
 
 ALL = [Case(*forwarding, workers) for workers in (1, 2) for forwarding in FORWARDING]
 PLAIN = [case for case in ALL if case.name == "ipip-v4-v4"]
-ONE_OF_EACH_MODE = [case for case in ALL if case.name in ("ipip-v4-v6", "l2dsr-v4-v4")]
+ONE_OF_EACH_MODE = [case for case in ALL if case.name in ("ipip-v4-v6", "l2dsr-v4-v4", "nat-v4-v4")]
 
 
 def config(cases=FORWARDING, target_names=("t1", "t2", "t3")):
     vips, listeners, groups = [], [], []
     for case in (Case(*forwarding, 1) for forwarding in cases):
         def targets(port):
-            return ", ".join(f'{{address: "{case.bare_target(t)}", port: {port}}}' for t in target_names)
+            return ", ".join(f'{{address: "{case.bare_target(t)}", port: {case.target_port(port)}}}' for t in target_names)
 
         vips.append(f'  - {{name: {case.name}, address: "{case.vip}"}}')
         for kind, protocol, port in (("web", "TCP", WEB), ("iperf", "TCP", IPERF), ("echo", "UDP", ECHO)):
@@ -84,7 +100,7 @@ def config(cases=FORWARDING, target_names=("t1", "t2", "t3")):
             check = "{protocol: HTTP, path: /, interval: 1, healthy_threshold: 2, unhealthy_threshold: 2}" if kind == "web" else "{protocol: NONE}"
             attributes = ["stickiness.enabled: true", "stickiness.type: source_ip"] if kind == "iperf" else ["deregistration_delay.timeout_seconds: 60"]
             attributes += TUNNEL_ATTRIBUTES.get((case.mode, case.inner, case.outer), [])
-            groups.append(f"  - name: {kind}-{case.name}\n    protocol: {protocol}\n    port: {port}\n    forwarding_mode: {case.mode}\n"
+            groups.append(f"  - name: {kind}-{case.name}\n    protocol: {protocol}\n    port: {case.target_port(port)}\n    forwarding_mode: {case.mode}\n"
                           f"    table_size: 4093\n    attributes: {{{', '.join(attributes)}}}\n    health_check: {check}\n    targets: [{targets(port)}]")
     return "version: 1\nseed: 7\nvips:\n{}\nlisteners:\n{}\ntarget_groups:\n{}\n".format(*map("\n".join, (vips, listeners, groups)))
 
@@ -94,8 +110,9 @@ class World:
 
     def __init__(self, workers):
         self.workers = workers
-        vips = [case.vip for case in ALL if case.workers == 1]
-        self.lab = Lab("lbe2e", "/run/lb-e2e", vips=vips, queues=workers)
+        cases = [case for case in ALL if case.workers == 1]
+        self.lab = Lab("lbe2e", "/run/lb-e2e", vips=[case.vip for case in cases if not case.through_lb], queues=workers,
+                       nat_vips=[case.vip for case in cases if case.through_lb])
         self.lab.up()
         self.balancer = Balancer(self.lab, workers)
         self.config = self.lab.folder / "lb.yaml"

@@ -20,6 +20,7 @@ import time
 
 CLIENT, LB = "client", "lb"
 CLIENT_V4, CLIENT_V6 = "10.77.2.100", "fd77:2::100"
+FAR_V4, FAR_V6 = "10.77.9.100", "fd77:9::100"  # the client's as well; targets reach it by their default route, which is lb
 LB_V4, LB_V6 = "10.77.2.1", "fd77:2::1"
 TUNNEL_MTU = 1600  # room for an outer header around a client's 1500 bytes
 NETNS = pathlib.Path("/run/netns")
@@ -139,10 +140,11 @@ class Process:
 class Lab:
     """prefix: of namespace names. folder: for logs, sockets and state; made anew by up(), removed by down()."""
 
-    def __init__(self, prefix, folder, vips=(), targets=3, queues=1, die_with_us=True):
+    def __init__(self, prefix, folder, vips=(), targets=3, queues=1, die_with_us=True, nat_vips=()):
         apart = os.environ.get("LB_LAB")  # another name, so that two checkouts can run tests at once
         self.prefix, self.folder = (f"{apart}-{prefix}", pathlib.Path(f"{folder}-{apart}")) if apart else (prefix, pathlib.Path(folder))
         self.vips = list(vips)
+        self.nat_vips = list(nat_vips)  # of forwarding modes whose replies go through lb: no target has them
         self.targets = [f"t{i + 1}" for i in range(targets)]
         self.queues, self.die_with_us = queues, die_with_us
         self.nginx = {}
@@ -229,14 +231,17 @@ class Lab:
         # A flow keeps its queue, and so its worker; ports from 40000 on are for those who choose theirs.
         self._sysctl(CLIENT, core__txrehash=0, ipv4__ip_local_port_range="10000 39999",
                      ipv4__tcp_max_tw_buckets=0)  # a chosen port can be used again at once
-        self._ip(CLIENT, *[f"route add {vip} via {LB_V6 if ':' in vip else LB_V4}" for vip in self.vips])
+        self._ip(CLIENT, f"addr add {FAR_V4}/32 dev eth0", f"addr add {FAR_V6}/128 dev eth0 nodad preferred_lft 0",
+                 *[f"route add {vip} via {LB_V6 if ':' in vip else LB_V4}" for vip in self.vips],
+                 *[f"route add {vip} via " + (f"{LB_V6} src {FAR_V6}" if ":" in vip else f"{LB_V4} src {FAR_V4}") for vip in self.nat_vips])
 
     def _set_up_target(self, target):
         self.run(target, "ethtool", "-K", "eth0", "tx", "off")
         # The target answers from the VIP but must not claim it on the wire: the VIP's traffic goes to the balancer.
         self._sysctl(target, ipv4__conf__all__arp_ignore=1, ipv4__conf__all__arp_announce=2, ipv4__conf__all__rp_filter=0,
                      ipv4__conf__eth0__rp_filter=0)
-        self._ip(target, *[f"addr add {vip}/{'128 ' if ':' in vip else '32'} dev lo {'nodad' if ':' in vip else ''}" for vip in self.vips])
+        self._ip(target, f"route add default via {LB_V4}", f"route add default via {LB_V6}",
+                 *[f"addr add {vip}/{'128 ' if ':' in vip else '32'} dev lo {'nodad' if ':' in vip else ''}" for vip in self.vips])
 
     # nginx on the targets.
 
@@ -253,7 +258,7 @@ http {{
   access_log off; default_type text/plain; keepalive_requests 1000000; reset_timedout_connection on; root {home};
   client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fcgi; uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
   server {{
-    listen 80 reuseport; listen [::]:80 ipv6only=on reuseport;
+    listen 80 reuseport; listen [::]:80 ipv6only=on reuseport; listen 8080 reuseport; listen [::]:8080 ipv6only=on reuseport;
     location / {{ add_header X-Target {target}; try_files $uri /index.html; }}
     location /slow {{ add_header X-Target {target}; alias {home}/big; limit_rate 512k; }}
   }}

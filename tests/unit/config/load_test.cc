@@ -254,8 +254,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Bad{"table size", with_group("    table_size: 65536\n"),
             "lb.yaml:10: target_groups[0].table_size: must be a prime 7-16777213, and 65536 is none\n"},
-        Bad{"mode", with_group("    forwarding_mode: nat\n"),
-            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre, not 'nat'\n"},
+        Bad{"mode", with_group("    forwarding_mode: dsr\n"),
+            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre | nat, not 'dsr'\n"},
         Bad{"gue attributes", with_group("    attributes: {gue.port: 0}\n"),
             "lb.yaml:10: target_groups[0].attributes.gue.port: must be a whole number 1-65535, not '0'\n"
             "lb.yaml:10: target_groups[0].attributes.gue: needs forwarding_mode: gue\n"},
@@ -266,6 +266,16 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"gre attributes", with_group("    forwarding_mode: gue\n    attributes: {gre.key: 4294967296}\n"),
             "lb.yaml:11: target_groups[0].attributes.gre.key: must be a whole number 0-4294967295, not '4294967296'\n"
             "lb.yaml:11: target_groups[0].attributes.gre: needs forwarding_mode: gre\n"},
+        Bad{"families of nat",
+            with_group("    forwarding_mode: nat\n")
+                .replace(with_group("    forwarding_mode: nat\n").find("10.0.0.2"), 8, "\"fd00::2\""),
+            "lb.yaml:10: target_groups[0].forwarding_mode: nat needs targets of the VIP's family: fd00::2 cannot serve VIP "
+            "'web' (192.0.2.10) of listener 'web-80'\n"},
+        Bad{"nat on a range of ports",
+            with_group("    forwarding_mode: nat\n    port: 8080\n")
+                .replace(with_group("    forwarding_mode: nat\n    port: 8080\n").find("port: 80, t"), 11, "port: 80-81, t"),
+            "lb.yaml:10: target_groups[0].forwarding_mode: nat needs listeners on one port: listener 'web-80' is on "
+            "80-81\n"},
         Bad{"group's port is translated", with_group("    port: 8080\n"),
             "lb.yaml:10: target_groups[0].port: ipip does not translate ports and listener 'web-80' is on 80: must be 80 or "
             "left "
