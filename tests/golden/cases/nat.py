@@ -129,6 +129,15 @@ for family, vip_name, vip, target, client, router in FAMILIES:
          packets=[reply_frame(unreachable(target, client, quote))], expect=[punt()], **one_target)
     case("nat-icmp", f"{family} an error on its way to someone else is the kernel's",
          packets=[ether(syn), reply_frame(unreachable(target, router, quote))], expect=[tx(forward(syn, target)), punt()], **one_target)
+    # What the client was sent by lb, and what the target sent for it.
+    sent, received = changed(syn_ack, src=vip, sport=PORT), aged(syn_ack)
+    from_client = unreachable(client, vip, raw(sent))
+    for_target = unreachable(client, target, raw(received))
+    case("nat-icmp", f"{family} an error from the client about a reply reaches the target, about what the target sent",
+         packets=[ether(syn), reply_frame(syn_ack), ether(from_client)],
+         expect=[tx(forward(syn, target)), tx(returned(syn_ack, vip)),
+                 tx(Ether(src=LB_MAC, dst=next_hop_mac(target)) / aged(for_target), target=at(target, TARGET_PORT))], **one_target)
+
 
 def stays(run):
     assert [verdict["verdict"] for verdict in run.verdicts] == ["tx"] * 5, run.verdicts
