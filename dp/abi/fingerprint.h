@@ -43,8 +43,8 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Root, vips), offsetof(Root, range_listeners), offsetof(Root, listeners), offsetof(Root, groups),
               offsetof(Root, group_targets), offsetof(Root, targets), offsetof(Root, ports), offsetof(Root, names),
               offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6), offsetof(Root, hygiene),
-              offsetof(Root, security_segment), offsetof(Root, security_epoch), offsetof(Root, return_table),
-              offsetof(Root, return_listeners));
+              offsetof(Root, security_segment), offsetof(Root, security_epoch), offsetof(Root, vip_prefix_lengths),
+              offsetof(Root, return_table), offsetof(Root, return_listeners));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
@@ -79,7 +79,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = mix_all(h, offsetof(Target, identity), offsetof(Target, group), offsetof(Target, port), offsetof(Target, weight),
               offsetof(Target, flags), offsetof(Target, tracked), offsetof(Target, state), offsetof(Target, out_port),
               offsetof(Target, mode), offsetof(Target, mtu_bytes), offsetof(Target, vlan), offsetof(Target, next_hop_mac),
-              offsetof(Target, source_mac));
+              offsetof(Target, source_mac), offsetof(Target, tunnel_flags), offsetof(Target, tunnel_word));
   h = size_align<TunnelSource>(h);
   h = mix_all(h, sizeof(Port), sizeof(Table), sizeof(Name));
   return mix_all(h, kForwardingModeCount, kStickinessCount, kTrackedFlowsCount, kTargetStateCount, kVipCellKindCount,

@@ -113,7 +113,7 @@ TEST_F(PlanTest, FlowsOfARemovedTargetDrainThenStayOrAreReset) {
 
   Config at_once = config({{1, 1}, {3, 1}});
   at_once.groups[0].deregistration_delay = std::chrono::seconds(0);
-  at_once.groups[0].terminate_on_deregistration = true;
+  at_once.groups[0].after_deregistration = abi::TrackedFlows::reset;
   EXPECT_EQ(plan(at_once).flows.reset, 200U);
 }
 

@@ -54,8 +54,8 @@ TEST(Translate, QuoteOfAnythingButAnErrorAboutTcpOrUdpIsNone) {
   FrameSpec spec = test::tcp_v4();
   spec.protocol = 1;
   Bytes quoted = test::make_ip(test::tcp_v4());
-  for (const std::uint8_t type : {0, 3, 5, 8, 11, 12, 13}) {
-    spec.payload = {type, 0, 0, 0, 0, 0, 0, 0};
+  for (const int type : {0, 3, 5, 8, 11, 12, 13}) {
+    spec.payload = {static_cast<std::uint8_t>(type), 0, 0, 0, 0, 0, 0, 0};
     test::put(spec.payload, quoted);
     const Bytes frame = test::make_frame(spec);
     EXPECT_EQ(quoted_flow(frame.data(), parse_any(frame)).has_value(), type == 3 || type == 11 || type == 12) << int{type};
