@@ -151,7 +151,7 @@ def stream(port):
 
 
 case("nat", "a target that streams keeps its flow, also from another worker", config=nat(protocol="UDP"), args=["--workers", "4"],
-     packets=stream(41000), check=stays)
+     packets=stream(41001), check=stays)
 
 no_checksum = udp()
 no_checksum[UDP].chksum = 0
