@@ -56,4 +56,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.callspec.params["case"].workers if hasattr(item, "callspec") else 0)
+    def workers(item):
+        case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+        return case.workers if case else 0
+
+    items.sort(key=workers)
