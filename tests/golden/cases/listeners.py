@@ -5,7 +5,7 @@ from ..frames import (CLIENT4, CLIENT_MAC, T4, T6, VIP4, VIP6, config, ether, gr
 from ..harness import case, drop, punt, tx
 
 CHECKED_ON_80 = {"health_check": {"port": 80}}  # their listeners have more than one port
-GROUPS = [group("a", [T4[0]], **CHECKED_ON_80), group("b", [T4[1]], **CHECKED_ON_80), group("c", [T4[2]])]
+GROUPS = [group("a", [T4[0]], **CHECKED_ON_80), group("b", [T4[1]], **CHECKED_ON_80), group("c", [T4[2]], **CHECKED_ON_80)]
 
 
 def to(port, target, name, group_name, flow="new"):

@@ -2,6 +2,8 @@
 from ..frames import CLIENT6, T6, VIP6, config, ether, group, ipip, listener, tcp, udp
 from ..harness import case, drop, tx
 
+CHECKED = {"health_check": {"port": 80}}  # the listeners of some cases have more than one port
+
 
 def guarded(*rules, default=None, ports=80):
     of_group = {"name": "office", "rules": [dict(zip(("action", "source", "protocol", "port"), rule)) for rule in rules]}
@@ -10,7 +12,7 @@ def guarded(*rules, default=None, ports=80):
     guarded_by = {"security_group": "office"}
     return config([{**listener(protocol="TCP_UDP", port=ports), **guarded_by},
                    {**listener("web6-80", "web6", protocol="TCP_UDP", groups=["blue6"], port=ports), **guarded_by}],
-                  [group(protocol="TCP_UDP"), group("blue6", [T6[0]], protocol="TCP_UDP")], security_groups=[of_group])
+                  [group(protocol="TCP_UDP", **CHECKED), group("blue6", [T6[0]], protocol="TCP_UDP", **CHECKED)], security_groups=[of_group])
 
 
 def frm(source, packet=tcp, **fields):
