@@ -10,6 +10,7 @@ from tests.e2e.connection import Connection, Load
 from tests.lib.lab import CLIENT, wait_until
 
 
+@pytest.mark.cases(world.EACH_MODE_AND_FAMILY)
 def test_health(up, case):
     """A target that dies leaves the rotation, and returns with its health."""
     up.lab.nginx["t2"].kill()
@@ -22,6 +23,7 @@ def test_health(up, case):
     up.wait_answers(case, {"t1", "t2", "t3"}, "the target that came back answers again")
 
 
+@pytest.mark.cases(world.EACH_MODE_AND_FAMILY)
 def test_all_unhealthy_is_fail_open(up, case):
     """With no healthy target left, all of them get traffic: a balancer that is wrong about health must not cut the service."""
     for target in up.lab.targets:
@@ -36,6 +38,7 @@ def test_all_unhealthy_is_fail_open(up, case):
         int(worker["forwarded_packets"]) for worker in up.balancer.rows("workers")) > sum(before.values()))
 
 
+@pytest.mark.cases(world.EACH_MODE_AND_FAMILY)
 def test_drain(up, case):
     """A draining target takes no new flow; a long download that had begun there ends well."""
     with Connection(up.lab, case) as kept:

@@ -113,6 +113,7 @@ def test_flow_that_moves_to_another_queue_keeps_its_target(up, case, queues):
             connection.__exit__()
 
 
+@pytest.mark.cases(world.EACH_MODE_AND_FAMILY)
 def test_ping_of_a_vip(up, case):
     """lb answers, whole payloads up to what fits one packet."""
     for size in (0, 56, 1400):
@@ -148,6 +149,7 @@ print(json.dumps(answers))
 """
 
 
+@pytest.mark.cases(world.EACH_MODE_AND_FAMILY)
 def test_datagrams_in_fragments_reach_their_flows_target(up, case):
     """Datagrams larger than the MTU come whole to the target that has their flow, also when fragments and whole packets come to
     different workers."""

@@ -83,6 +83,8 @@ class Case:
 
 
 ALL = [Case(*forwarding, workers) for workers in (1, 2) for forwarding in FORWARDING]
+# Each mode over IPv4 with one worker and over IPv6 with two: for what hardly depends on the tunnel.
+EACH_MODE_AND_FAMILY = [case for case in ALL if case.inner == case.outer == ("v4" if case.workers == 1 else "v6")]
 PLAIN = [case for case in ALL if case.name == "ipip-v4-v4"]
 ONE_OF_EACH_MODE = [case for case in ALL if case.name in ("ipip-v4-v6", "l2dsr-v4-v4", "nat-v4-v4")]
 

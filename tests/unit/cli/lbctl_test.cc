@@ -313,7 +313,7 @@ TEST_F(LbctlTest, WatchAppendsInAPipeAndRedrawsOnATerminal) {
 
 TEST_F(LbctlTest, WatchOutlivesAnAbsentServerButDoesNotStartWithoutOne) {
   between_rounds_ = [&] { server_.stop(); };
-  const Outcome lost = lbctl({"get", "vips", "--watch"}, "", false, 2);
+  const Outcome lost = lbctl({"get", "vips", "--watch"}, "", false, 3);
   EXPECT_EQ(lost.code, kExitOk);
   EXPECT_NE(lost.err.find("is it running?"), std::string::npos) << lost.err;
   EXPECT_EQ(lbctl({"get", "vips", "--watch"}).code, kExitError);

@@ -200,7 +200,7 @@ INSTANTIATE_TEST_SUITE_P(
                         "lb.yaml:12: target_groups[0].targets[0].address: is the address of a VIP\n"
                         "lb.yaml:13: target_groups[0].targets[1].address: is the address of a VIP\n"},
                     Bad{"not an address", replaced("192.0.2.10", "web.example"),
-                        "lb.yaml:4: vips[0].address: must be an IPv4 or IPv6 address, not 'web.example'\n"},
+                        "lb.yaml:4: vips[0].address: must be an IPv4 or IPv6 address or prefix, not 'web.example'\n"},
                     Bad{"multicast", replaced("192.0.2.10", "224.0.0.1"),
                         "lb.yaml:4: vips[0].address: must be a unicast address that a host can have\n"},
                     Bad{"link-local", replaced("192.0.2.10", "\"fe80::1\""),
@@ -427,7 +427,7 @@ target_groups:
   ASSERT_TRUE(result.config) << told(result.violations);
   EXPECT_EQ(told(result.warnings),
             "f:3: target_groups[0].name: target group 'idle' has no targets: its packets are dropped\n"
-            "f:5: target_groups[0].health_check.path: has no effect: protocol is not HTTP\n");
+            "f:5: target_groups[0].health_check.path: has no effect: protocol is not HTTP or HTTPS\n");
 }
 
 TEST(Load, HealthChecksOfEveryProtocol) {
