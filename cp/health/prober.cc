@@ -274,7 +274,9 @@ struct Prober::Impl {
     const std::string authority = format_address_port(spec.address, spec.port);
     // https: the host names the server in the handshake; the connection goes to the target all the same.
     const std::string server =
-        https && !spec.host.empty() ? spec.host.substr(0, spec.host.find(':')) + ":" + std::to_string(spec.port) : authority;
+        https && !spec.host.empty()
+            ? spec.host.substr(0, spec.host.find(':', spec.host.find(']') + 1)) + ":" + std::to_string(spec.port)
+            : authority;
     curl_easy_setopt(easy, CURLOPT_URL, ((https ? "https://" : "http://") + server + spec.path).c_str());
     entry.connect_to = curl_slist_append(nullptr, ("::" + authority).c_str());
     curl_easy_setopt(easy, CURLOPT_CONNECT_TO, entry.connect_to);
