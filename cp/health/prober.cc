@@ -384,7 +384,7 @@ struct Prober::Impl {
     long os_error = 0;
     curl_easy_getinfo(entry.easy, CURLINFO_OS_ERRNO, &os_error);
     if (os_error == ETIMEDOUT) return {ProbeVerdict::timeout, "connect: " + std::string(std::strerror(ETIMEDOUT)), {}};
-    if (os_error != 0)
+    if (code == CURLE_COULDNT_CONNECT && os_error != 0)  // of anything else it is what connect() left behind
       return {ProbeVerdict::failed, "connect: " + std::string(std::strerror(static_cast<int>(os_error))), {}};
     return {ProbeVerdict::failed, curl_easy_strerror(code), {}};
   }
