@@ -8,6 +8,7 @@ import struct
 import sys
 
 PKTINFO = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
+IPV6_FREEBIND = 78  # the addresses of a prefix are routed here, but stand on no interface
 
 
 def listen(kind, port):
@@ -15,6 +16,7 @@ def listen(kind, port):
     listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    listening.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
     listening.bind(("::", port))
     if kind == socket.SOCK_STREAM:
         listening.listen(64)
