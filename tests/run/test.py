@@ -111,6 +111,13 @@ def chaos(expression, _):
     settle(path, "chaos", call([*command, *(["-k", expression] if expression else [])], 15, {"LB_BUILD": str(BUILD)}))
 
 
+def instructions(*_):
+    """Instructions per packet do not depend on how busy the machine is: more than 2 % above the committed ones is a failure."""
+    code = call([BUILD / "tests/bench/lb-bench", "--instructions"], 10)
+    junit.write(REPORTS / "instructions.xml", "instructions",
+                [("instructions per packet are at most 2 % above the baseline", 0.0, None if code == 0 else "see the rows marked ABOVE")])
+
+
 def fuzz_tier(expression, _):
     if build("fuzz", "_build-fuzz"):
         fuzz.run(FUZZ_SECONDS, REPORTS / "fuzz.xml", expression)
@@ -151,7 +158,8 @@ def tsan(expression, _):
     junit.merge(REPORTS / "tsan.xml", parts)
 
 
-TIERS = {"lint": lint, "unit": unit, "golden": golden, "pktgen": pktgen, "sim": sim, "e2e": e2e, "chaos": chaos, "fuzz": fuzz_tier, "asan": asan, "tsan": tsan}
+TIERS = {"lint": lint, "unit": unit, "golden": golden, "pktgen": pktgen, "instructions": instructions, "sim": sim,
+         "e2e": e2e, "chaos": chaos, "fuzz": fuzz_tier, "asan": asan, "tsan": tsan}
 
 
 def main():
