@@ -123,19 +123,21 @@ static __always_inline void set_v4(struct address* to, __be32 address) {
 }
 
 // Reads the addresses of the IP header at `ip`, of version 4 or 6, and says where the next header is; 0 if it is not whole.
-// `later`: set if the packet is a fragment without the ports.
+// `later`: set if no ports stand there: a later fragment, or a header that says wrong things of itself. A VIP gets that all
+// the same: lb drops it by name.
 static __always_inline void* read_addresses(void* header, const void* end, int version, struct packet* out, int* later) {
   if (version == 4) {
     const struct iphdr* ip = header;
-    if ((const void*)(ip + 1) > end || ip->version != 4 || ip->ihl < 5) return 0;
+    if ((const void*)(ip + 1) > end) return 0;
     set_v4(&out->source.address, ip->saddr);
     set_v4(&out->destination, ip->daddr);
     out->source.protocol = ip->protocol;
-    *later = (ip->frag_off & bpf_htons(FRAGMENT_OFFSET)) != 0;
+    *later = (ip->frag_off & bpf_htons(FRAGMENT_OFFSET)) != 0 || ip->version != 4 || ip->ihl < 5;
     return header + ip->ihl * 4;
   }
   const struct ipv6hdr* ip = header;
-  if ((const void*)(ip + 1) > end || ip->version != 6) return 0;
+  if ((const void*)(ip + 1) > end) return 0;
+  *later = ip->version != 6;
   __builtin_memcpy(out->source.address.bytes, &ip->saddr, 16);
   __builtin_memcpy(out->destination.bytes, &ip->daddr, 16);
   out->source.protocol = ip->nexthdr;
