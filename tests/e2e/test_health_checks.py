@@ -95,6 +95,8 @@ def test_slow_start(up, case):
     """A target that comes back gets its share little by little; the first ones of a target group had theirs at once."""
     up.helper("t1", "listen-t1", "/usr/bin/python3", "-m", "http.server", "8443", "--bind", case.bare_target("t1"))
     back = up.helper("t2", "listen-t2", "/usr/bin/python3", "-m", "http.server", "8443", "--bind", case.bare_target("t2"))
+    for target in ("t1", "t2"):  # a first check in vain, and the target comes late
+        wait_until(f"the server on {target}", lambda: ":8443" in up.lab.run(target, "ss", "-Hltn").stdout)
     apply(up, configuration(case, "slow", "TCP", "protocol: HTTP, healthy_threshold: 2", "{slow_start.duration_seconds: 30}"))
     for target in ("t1", "t2"):
         up.balancer.wait_state("slow", case.target(target, 8443), "healthy")

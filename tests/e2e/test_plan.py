@@ -24,7 +24,7 @@ def without(up, case, gone):
     lines = up.config.read_text().splitlines()
     at = next(i for i, line in enumerate(lines) if line == f"  - name: {case.web_group}")
     end = next(i for i in range(at, len(lines)) if "targets: [" in lines[i])
-    entry = f'{{address: "{case.bare_target(gone)}", port: {world.WEB}}}'
+    entry = f'{{address: "{case.bare_target(gone)}", port: {case.target_port(world.WEB)}}}'
     lines[end] = lines[end].replace(f"{entry}, ", "").replace(f", {entry}", "")
     path = up.lab.folder / "planned.yaml"
     path.write_text("\n".join(lines) + "\n")
