@@ -2,6 +2,8 @@
 // the table of functions at the end.
 #include "dp/lb/kernel.h"
 
+#include <cpuid.h>
+
 #include "dp/lb/answer.h"
 #include "dp/lb/decide.h"
 #include "dp/lb/flow_hash_ops.h"
@@ -532,13 +534,23 @@ Hash128 hash_one(const HashKeys& keys, const net::FlowKey& key) {
   return flow_hash_fast(keys, key);
 }
 
+#if defined(__AVX512F__)
+// Not every compiler's __builtin_cpu_supports() knows the name.
+bool has_vaes() {
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c >> 9 & 1) != 0;
+}
+#endif
+
 bool supported() {
   __builtin_cpu_init();
 #if defined(__AVX512F__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx2") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("aes") &&
-         __builtin_cpu_supports("vaes");
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("aes") && has_vaes();
 #elif defined(__AVX2__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
          __builtin_cpu_supports("fma") && __builtin_cpu_supports("aes");
