@@ -82,6 +82,9 @@ def test_packet_too_big_reaches_its_flows_target(up, case, queues):
     """A router says what fits; the target that has the connection, and no other, believes it. With two workers the message comes
     to the one that does not have the flow."""
     queues(0)
+    for target in up.lab.targets:  # what an earlier case has taught it
+        for family in ("-4", "-6"):
+            up.lab.run(target, "ip", family, "route", "flush", "cache")
     with Connection(up.lab, case) as connection:
         target = connection.ask()
         assert path_mtu(up, target, case, connection.port) > 1300
