@@ -73,16 +73,15 @@ bool HealthBook::take(const ProbeSpec& spec, const ProbeResult& result, Roster& 
     const Health before = counting.health.health();
     const bool falls = before != Health::unhealthy &&
                        counting.health.after(result.verdict, wanted, check.unhealthy_threshold) == Health::unhealthy;
-    const bool hold = frozen_ || (falls && !limits_[key.group].allow(group.targets.size(), reason_of(result.verdict),
-                                                                     last_success_outside(key.group), now_unix_ms,
-                                                                     check.removal_limit_percent));
+    const bool hold =
+        falls && !limits_[key.group].allow(group.targets.size(), reason_of(result.verdict), last_success_outside(key.group),
+                                           now_unix_ms, check.removal_limit_percent);
     counting.health.observe(result.verdict, wanted, check.unhealthy_threshold, hold);
     if (before == Health::healthy && counting.health.health() == Health::unhealthy) {
       const bool again = counting.fell_unix_ms != 0 && now_unix_ms - counting.fell_unix_ms < kFlapWindowMs;
       counting.flaps = again ? std::min(counting.flaps + 1, kMostFlaps) : 0;
       counting.fell_unix_ms = now_unix_ms;
     }
-    if (frozen_) continue;
     const StateReason reason = reason_of(result.verdict);
     const StateReason failure = reason == StateReason::none ? target->failure : reason;
     changed |= target->health != counting.health.health() ||

@@ -27,10 +27,6 @@ class HealthBook {
   // Who is to be probed: targets of groups in use that check health, removed and invalid ones left out. Counts of targets
   // that stay are kept.
   std::vector<ProbeSpec> plan(const Roster& roster);
-  // While frozen, probes are counted and no target's health changes; what they say then takes effect with the first result
-  // after it.
-  void freeze(bool frozen) { frozen_ = frozen; }
-  [[nodiscard]] bool frozen() const { return frozen_; }
   // Takes a result over into the roster. True: a target's health or reason changed.
   bool take(const ProbeSpec& spec, const ProbeResult& result, Roster& roster, std::int64_t now_unix_ms);
   // Probes by verdict since start.
@@ -59,7 +55,6 @@ class HealthBook {
   Success last_;        // of any group
   Success last_other_;  // of any group but last_.group
   std::array<std::uint64_t, 4> verdicts_{};
-  bool frozen_ = false;
 };
 
 }  // namespace lb::cp

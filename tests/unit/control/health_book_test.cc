@@ -161,18 +161,6 @@ TEST(HealthBook, FlapDampingCanBeSwitchedOff) {
   }
 }
 
-TEST(HealthBook, FrozenHealthMovesWithTheFirstResultAfterIt) {
-  World world;
-  const ProbeSpec spec = world.apply(two_groups(1))[0];
-  world.take(spec, ProbeVerdict::ok);
-  world.book.freeze(true);
-  for (int i = 0; i < 5; ++i) EXPECT_FALSE(world.take(spec, ProbeVerdict::failed));
-  EXPECT_EQ(world.health("blue", 1), Health::healthy);
-  world.book.freeze(false);
-  EXPECT_TRUE(world.take(spec, ProbeVerdict::failed));
-  EXPECT_EQ(world.health("blue", 1), Health::unhealthy);
-}
-
 TEST(HealthBook, EchoProbesAreSharedWhateverThePort) {
   World world;
   Config config = two_groups(1);
