@@ -21,14 +21,14 @@ bool leaving(const TargetRecord& target) {
 }
 
 // Would `old`, draining, be found before `live` for packets that are the latter's? (Longest prefix, then narrowest port
-// range first.)
-bool shadows(const ListenerRecord& old, const ListenerRecord& live) {
+// range first.) `vip_stays`: old's address or prefix still is a VIP, so that live's never gets these packets.
+bool shadows(const ListenerRecord& old, const ListenerRecord& live, bool vip_stays) {
   const bool protocols_meet = old.config.protocol == live.config.protocol ||
                               old.config.protocol == ListenerProtocol::tcp_udp ||
                               live.config.protocol == ListenerProtocol::tcp_udp;
   const bool ports_meet = old.config.first_port <= live.config.last_port && live.config.first_port <= old.config.last_port;
   if (old.address != live.address) {
-    return protocols_meet && ports_meet && old.address.length > live.address.length &&
+    return !vip_stays && protocols_meet && ports_meet && old.address.length > live.address.length &&
            contains(live.address, old.address.address);
   }
   return protocols_meet && ports_meet &&
@@ -209,7 +209,8 @@ void Roster::apply_listeners(const Config& config, std::int64_t now_unix_ms) {
   const std::size_t live = listeners_.size();
   for (ListenerRecord& old : before) {
     const auto end = listeners_.begin() + static_cast<std::ptrdiff_t>(live);
-    if (std::any_of(listeners_.begin(), end, [&](const auto& listener) { return shadows(old, listener); })) {
+    const bool vip_stays = std::ranges::find(config.vips, old.address, &Vip::prefix) != config.vips.end();
+    if (std::any_of(listeners_.begin(), end, [&](const auto& listener) { return shadows(old, listener, vip_stays); })) {
       leaving_counter_pairs_.push_back({old.counter_index / 2, {}});  // another listener has taken its place
       note(now_unix_ms, "listener " + old.config.name, "active", "removed", "", "its place was taken by another listener");
       continue;

@@ -89,8 +89,11 @@ class SlotHash:
     def of(self, packet):
         """(low, high) 64 bits of the five-tuple."""
         l4 = packet[TCP] if TCP in packet else packet[UDP]
-        source, destination = (ipaddress.ip_address(a).packed for a in (packet.src, packet.dst))
-        last = l4.sport.to_bytes(2, "big") + l4.dport.to_bytes(2, "big") + bytes([6 if TCP in packet else 17])
+        return self.of_flow(packet.src, packet.dst, l4.sport, l4.dport, 6 if TCP in packet else 17)
+
+    def of_flow(self, source, destination, sport, dport, protocol):
+        source, destination = (ipaddress.ip_address(a).packed for a in (source, destination))
+        last = sport.to_bytes(2, "big") + dport.to_bytes(2, "big") + bytes([protocol])
         if len(source) == 4:
             block = encrypt(self.v4, source + destination + last.ljust(8, b"\0"))
         else:

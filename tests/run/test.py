@@ -55,9 +55,9 @@ def run_gtest(path, suite, binary, expression, env=None):
     settle(path, suite, call(command, 15, env))
 
 
-def run_pytest(path, suite, folder, expression, env=None, minutes=20):
+def run_pytest(path, suite, folders, expression, env=None, minutes=20):
     path.unlink(missing_ok=True)
-    command = ["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={path}", folder]
+    command = ["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={path}", *folders.split()]
     if expression:
         command += ["-k", expression]
     settle(path, suite, call(command, minutes, env))
@@ -96,7 +96,7 @@ def pktgen(expression, _):
 
 
 def sim(expression, _):
-    run_pytest(REPORTS / "sim.xml", "sim", "tests/sim", expression, {"LB_BUILD": str(BUILD)})
+    run_pytest(REPORTS / "sim.xml", "sim", "tests/sim tests/spec", expression, {"LB_BUILD": str(BUILD)})
 
 
 def e2e(expression, _):

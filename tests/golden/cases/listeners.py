@@ -133,3 +133,18 @@ def target_is(run):
 
 case("listener-range", "the verdict's target has the port the client asked for", config=RANGE, check=target_is,
      packets=[ether(tcp(dport=p)) for p in (1000, 2000)])
+
+# A VIP within another's prefix: what is the inner one's never becomes the outer one's while the inner one is a VIP.
+NESTED = [{"name": "web", "address": VIP4}, {"name": "wide", "address": "192.0.2.0/24"}]
+INNER, OUTER = listener("inner"), listener("outer", "wide")
+
+
+def inner_removed(vips, frame, **expected):
+    case("listener-prefix", f"a removed listener of a VIP within a prefix {expected.pop('says')}",
+         config=config([INNER, OUTER], [group()], NESTED), files={"less.yaml": config([OUTER], [group()], vips)}, events=[{"at": 1, "apply": "less.yaml"}],
+         packets=[(0, ether(tcp())), (2, ether(tcp("A"))), (2, ether(tcp(sport=41000)))],
+         expect=[tx(ipip(tcp()), listener="inner", flow="new"), tx(ipip(tcp("A")), flow="hit", **expected), frame])
+
+
+inner_removed(NESTED, drop("listener_draining", listener="inner"), listener="inner", says="drains although the prefix has one of the same port")
+inner_removed(NESTED[1:], tx(ipip(tcp(sport=41000)), listener="outer"), listener="outer", says="gives way to the prefix's when its VIP goes as well")
