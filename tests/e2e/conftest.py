@@ -1,3 +1,4 @@
+import os
 import pathlib
 import sys
 
@@ -53,11 +54,28 @@ def pytest_generate_tests(metafunc):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "cases(list): the cases a test runs for")
+    if hasattr(config, "workerinput"):  # one of several processes: each has labs of its own
+        os.environ["LB_LAB"] = "-".join(filter(None, [os.environ.get("LB_LAB"), config.workerinput["workerid"]]))
 
 
+RUN = 6  # tests: as many as a process takes at a time
+
+
+def lab_of(item):
+    """What decides whether a test can use the lab of the one before it."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if "case" in params:
+        return "", params["case"].workers
+    return item.module.__name__, params.get("lab", 0)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    def workers(item):
-        case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
-        return case.workers if case else 0
-
-    items.sort(key=workers)
+    """Tests of one lab follow each other. Shared out among processes, they go in runs, a module's own lab in one."""
+    items.sort(key=lab_of, reverse=True)
+    count = {}
+    for item in items:
+        lab = lab_of(item)
+        count[lab] = count.get(lab, -1) + 1
+        number = 0 if lab[0] else count[lab] // RUN
+        item.add_marker(pytest.mark.xdist_group(f"{lab[0]}{lab[1]}.{number}"))

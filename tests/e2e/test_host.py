@@ -22,7 +22,7 @@ def test_own_traffic_stays_with_the_kernel(up, case):
 @pytest.mark.cases(world.ALL)
 def test_why(up, case):
     """`why` says of a flow that has not begun where it will go, and of one that has where it went."""
-    for port in [fresh_port() for _ in range(8)]:
+    for port in [fresh_port() for _ in range(3)]:
         before = up.balancer.why("tcp", case.client, port, case.vip, world.WEB)
         assert (before["verdict"], before["listener"], before["target_group"]) == ("tx", case.web_group, case.web_group)
         answered = up.lab.curl("--local-port", str(port), "-H", "Connection: close", case.url()).strip()

@@ -60,8 +60,8 @@ def test_curl_through_af_packet(lab):
     balancer.attach_targets()
     start(balancer, config)
     wait_until("next hops", lambda: all(row["next_hop"] != "unresolved" for row in balancer.targets("web").values()))
-    answers = lab.curl("-H", "Connection: close", f"http://{VIP}/?[1-30]").split()
-    assert len(answers) == 30 and set(answers) == set(lab.targets)
+    answers = lab.curl("-H", "Connection: close", f"http://{VIP}/?[1-60]").split()
+    assert len(answers) == 60 and set(answers) == set(lab.targets)
 
 
 def test_pcap_is_forwarded_by_the_stored_snapshot(lab):

@@ -9,14 +9,15 @@ from tests.lib.balancer import ROOT
 from tests.lib.lab import CLIENT, wait_until
 
 REQUESTS = 60
+FLOWS = 50  # none of them to one of three targets: a probability below 1e-8
 
 
 def test_curl(up, case):
     """New flows are spread over all targets; each flow stays where it began."""
     answers = collections.Counter(up.answers(case, REQUESTS))
     assert sum(answers.values()) == REQUESTS
-    # Three equal targets: fewer than 6 of 60 has a probability below 1e-5.
-    assert set(answers) == set(up.lab.targets) and min(answers.values()) >= 6, answers
+    # Three equal targets: fewer than 3 of 60 has a probability below 1e-7.
+    assert set(answers) == set(up.lab.targets) and min(answers.values()) >= 3, answers
 
     one_connection = up.lab.curl("-w", "%{num_connects}\n", case.url("/?[1-100]")).split()
     assert len(set(one_connection[0::2])) == 1
@@ -40,7 +41,7 @@ def test_iperf3_upload(up, case):
     done = up.lab.run(CLIENT, "iperf3", "-c", case.vip, "-p", str(IPERF), "-n", str(size), "-J", "--connect-timeout", "5000", timeout=60)
     result = json.loads(done.stdout)
     # The server stops counting when the client says it is done: what is still on its way then is missing here.
-    assert result["end"]["sum_sent"]["bytes"] >= size and result["end"]["sum_received"]["bytes"] >= size / 2
+    assert result["end"]["sum_sent"]["bytes"] >= size and result["end"]["sum_received"]["bytes"] >= size / 4
 
 
 def test_udp_echo(up, case):
@@ -50,8 +51,8 @@ def test_udp_echo(up, case):
                   str(case.target_port(ECHO)), target)
     for target in up.lab.targets:
         wait_until(f"the echo on {target}", lambda: up.lab.run(target, "ss", "-Hlun", f"sport = :{case.target_port(ECHO)}").stdout.strip())
-    done = up.lab.run(CLIENT, "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "ask", case.vip, str(ECHO), "30", "4", timeout=60)
+    done = up.lab.run(CLIENT, "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "ask", case.vip, str(ECHO), str(FLOWS), "4", timeout=60)
     flows = json.loads(done.stdout)
-    assert len(flows) == 30 and all(len(flow) == 4 for flow in flows)
+    assert len(flows) == FLOWS and all(len(flow) == 4 for flow in flows)
     assert all(len(set(flow)) == 1 for flow in flows)
     assert {flow[0] for flow in flows} == set(up.lab.targets)

@@ -148,17 +148,18 @@ class World:
             self.balancer.start_cp()
         self.balancer.wait_connected()
         self.balancer.apply(self.config)
-        for group in {case.web_group for case in ALL}:
-            for address, row in self.balancer.targets(group).items():
-                if row["state"] == "draining":
-                    self.balancer.lbctl("undrain", address, "--target-group", group)
-        for group in {case.web_group for case in ALL}:
-            self.balancer.wait_all_healthy(group)
+        groups = {case.web_group for case in ALL}
+        for row in self.balancer.rows("targets"):
+            if row["target_group"] in groups and row["state"] == "draining":
+                self.balancer.lbctl("undrain", row["address"], "--target-group", row["target_group"])
+        # All in one question: a start of lbctl for each group took longer than most tests.
+        wait_until("all web targets to be healthy", lambda: all(row["state"] == "healthy" for row in self.balancer.rows("targets")
+                                                                if row["target_group"] in groups), 20)
 
     def close(self):
         LOGS.mkdir(parents=True, exist_ok=True)
         for log in self.lab.folder.glob("*.log"):
-            shutil.copy(log, LOGS / f"w{self.workers}-{log.name}")
+            shutil.copy(log, LOGS / f"{self.lab.prefix}-w{self.workers}-{log.name}")
         self.lab.down()
 
     def logs(self):

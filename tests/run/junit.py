@@ -28,6 +28,13 @@ def write(path, suite, cases):
     ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
+def rename(path, new_name):
+    tree = ET.parse(path)
+    for case in tree.getroot().iter("testcase"):
+        case.set("name", new_name(case.get("name")))
+    tree.write(path, encoding="utf-8", xml_declaration=True)
+
+
 def merge(path, parts):
     """Writes the suites of all parts that exist into one file."""
     root = ET.Element("testsuites")

@@ -17,6 +17,7 @@ REPORTS = BUILD / "reports"
 # Unit tests of code that more than one thread enters: run once more under TSan. Not api: its threads are those of gRPC,
 # which Debian has not built for TSan, so every report would be of gRPC itself.
 THREADED_PARTS = ["lb", "net", "io", "snapshot", "health", "cpnet", "stats", "control"]
+E2E_PROCESSES = 4  # at once, each with labs of its own: tests mostly wait
 FUZZ_SECONDS = 10  # of each target in the fuzz tier; ./run fuzz runs longer
 
 
@@ -55,12 +56,17 @@ def run_gtest(path, suite, binary, expression, env=None):
     settle(path, suite, call(command, 15, env))
 
 
-def run_pytest(path, suite, folders, expression, env=None, minutes=20):
+def run_pytest(path, suite, folders, expression, env=None, minutes=20, options=()):
     path.unlink(missing_ok=True)
-    command = ["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={path}", *folders.split()]
+    command = ["/usr/bin/python3", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={path}", *options, *folders.split()]
     if expression:
         command += ["-k", expression]
     settle(path, suite, call(command, minutes, env))
+
+
+def run_e2e(path, suite, expression, env):
+    run_pytest(path, suite, "tests/e2e", expression, env, minutes=30, options=["-n", str(E2E_PROCESSES), "--dist", "loadgroup"])
+    junit.rename(path, lambda name: name.split("@")[0])  # without the group in which xdist ran it
 
 
 def step(name, work):
@@ -100,7 +106,7 @@ def sim(expression, _):
 
 
 def e2e(expression, _):
-    run_pytest(REPORTS / "e2e.xml", "e2e", "tests/e2e", expression, {"LB_BUILD": str(BUILD)})
+    run_e2e(REPORTS / "e2e.xml", "e2e", expression, {"LB_BUILD": str(BUILD)})
 
 
 def chaos(expression, _):
@@ -138,7 +144,7 @@ def asan(expression, _):
     env["ASAN_OPTIONS"] = f"log_path={words}/asan"
     env["UBSAN_OPTIONS"] += f":log_path={words}/ubsan"
     env["LSAN_OPTIONS"] = f"suppressions={ROOT}/tests/run/lsan.supp:print_suppressions=0"
-    run_pytest(parts[2], "asan-e2e", "tests/e2e", expression, env, minutes=30)
+    run_e2e(parts[2], "asan-e2e", expression, env)
     said = [(path.name, 0.0, path.read_text(errors="replace")) for path in sorted(words.iterdir())]
     for name, _, text in said:
         print(f"{name}:\n{text}", flush=True)
