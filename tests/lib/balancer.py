@@ -32,8 +32,10 @@ class Balancer:
 
     def _dp_yaml(self):
         cpus = sorted(os.sched_getaffinity(0))
-        # Workers share these CPUs with clients and targets: they sleep when nothing comes, and are pinned one to a CPU.
-        workers = ", ".join(f"{{lcore: {cpus[-1 - i]}}}" for i in range(self.workers))
+        # Workers share these CPUs with clients, targets and other labs: they sleep when nothing comes, are pinned one to a CPU, and
+        # begin with another CPU in each process of a test run.
+        first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+        workers = ", ".join(f"{{lcore: {cpus[-1 - (first + i) % len(cpus)]}}}" for i in range(self.workers))
         return f"""name: {self.lab.prefix}
 control_socket: {self.dp_socket}
 state_dir: {self.dp_state}
@@ -42,7 +44,7 @@ workers: [{workers}]
 ports:
   - {{name: eth0, driver: af_xdp}}
 memory: {{mode: no_huge, size_mb: 128}}
-idle: {{after_empty_polls: 300, sleep_us: 50}}
+idle: {{after_empty_polls: 100, sleep_us: 200}}
 flow_table: {{flows_per_worker: {self.flows_per_worker}, path: {self.lab.folder}/flows}}
 capacity: {{targets: 4096, listeners: 1024}}
 """
