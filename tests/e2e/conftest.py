@@ -49,6 +49,8 @@ def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("cases")
         cases = mark.args[0] if mark else world.ALL
+        if cases is world.ALL and os.environ.get("LB_E2E_IN_TURN"):
+            cases = world.IN_TURN
         metafunc.parametrize("case", cases, ids=str)
 
 

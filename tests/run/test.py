@@ -144,7 +144,7 @@ def asan(expression, _):
     env["ASAN_OPTIONS"] = f"log_path={words}/asan"
     env["UBSAN_OPTIONS"] += f":log_path={words}/ubsan"
     env["LSAN_OPTIONS"] = f"suppressions={ROOT}/tests/run/lsan.supp:print_suppressions=0"
-    run_e2e(parts[2], "asan-e2e", expression, env)
+    run_e2e(parts[2], "asan-e2e", expression, {**env, "LB_E2E_IN_TURN": "1"})
     said = [(path.name, 0.0, path.read_text(errors="replace")) for path in sorted(words.iterdir())]
     for name, _, text in said:
         print(f"{name}:\n{text}", flush=True)
