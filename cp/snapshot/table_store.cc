@@ -64,11 +64,11 @@ std::vector<TableStore::Work> TableStore::plan(std::vector<TableRecipe>& recipes
   return work;
 }
 
-void TableStore::build(Work& work, std::uint64_t fleet_seed) {
+void TableStore::build(Work& work, std::uint64_t fleet_seed, std::vector<std::byte>& bytes) {
   if (work.items.empty()) return;
   std::uint64_t size = sizeof(abi::SegmentHeader);
   for (const Item& item : work.items) size += table_bytes(*item.recipe);
-  std::vector<std::byte> bytes(size);
+  bytes.assign(size, std::byte{});
 
   std::vector<std::shared_ptr<Table>> made;
   std::uint64_t offset = sizeof(abi::SegmentHeader);
@@ -101,7 +101,8 @@ void TableStore::build(Work& work, std::uint64_t fleet_seed) {
 void TableStore::build_all(std::vector<Work>& work, std::uint64_t fleet_seed) {
   std::atomic<std::size_t> next = 0;
   const auto run = [&] {
-    for (std::size_t i = next++; i < work.size(); i = next++) build(work[i], fleet_seed);
+    std::vector<std::byte> bytes;  // one for all: fresh memory would cost as much as what is written there
+    for (std::size_t i = next++; i < work.size(); i = next++) build(work[i], fleet_seed, bytes);
   };
   const std::size_t threads =
       std::min<std::size_t>({work.size(), std::max(1U, std::thread::hardware_concurrency()), kMostThreads});

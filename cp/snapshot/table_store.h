@@ -72,7 +72,7 @@ class TableStore {
   };
 
   std::vector<Work> plan(std::vector<TableRecipe>& recipes, std::uint64_t fleet_seed, std::uint64_t epoch);
-  static void build(Work& work, std::uint64_t fleet_seed);
+  static void build(Work& work, std::uint64_t fleet_seed, std::vector<std::byte>& bytes);
   static void build_all(std::vector<Work>& work, std::uint64_t fleet_seed);
 
   std::map<std::uint32_t, Tables> batches_;  // none is empty
