@@ -37,6 +37,7 @@ tl::expected<std::string, std::string> Session::read_file() const {
 tl::expected<void, std::string> Session::set_terms(api::ApplyTerms& terms) const {
   terms.set_timeout_ms(static_cast<std::uint32_t>(options_.timeout_s * 1000));
   terms.set_force(options_.force);
+  if (for_people() && !view_options().wide) terms.set_max_changes(kMaxChanges);
   const std::string& text = options_.if_generation;
   if (text.empty()) return {};
   std::uint64_t epoch = 0;

@@ -1,9 +1,12 @@
 #include "cli/views.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <ctime>
+#include <ranges>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "cli/table.h"
@@ -12,8 +15,6 @@
 namespace lb::cli {
 
 namespace {
-
-constexpr int kMaxChanges = 100;  // lines of a table; a first apply may bring a hundred thousand
 
 std::string format(const char* pattern, auto... values) {
   std::array<char, 64> buffer{};
@@ -180,17 +181,17 @@ std::string events_text(const api::DescribeReply& reply, const ViewOptions& opti
 template <typename Reply>
 std::string changes_text(const Reply& reply, const ViewOptions& options) {
   std::string out;
-  int shown = 0;
-  for (const api::Change& change : reply.changes()) {
-    if (shown++ == kMaxChanges && !options.wide) {
-      return out + "… and " + std::to_string(reply.changes_size() - kMaxChanges) + " more changes (-o wide shows all)\n";
-    }
+  const int shown = options.wide ? reply.changes_size() : std::min(kMaxChanges, reply.changes_size());
+  for (const api::Change& change : reply.changes() | std::views::take(shown)) {
     const bool adds = change.kind() == "add";
     const bool removes = change.kind() == "remove";
     std::string line = (adds ? "+ " : removes ? "- " : "~ ") + change.object();
     if (!change.field().empty()) line += "  " + change.field() + ": " + change.old_value() + " → " + change.new_value();
     out += paint(printable(line), adds ? Colour::good : removes ? Colour::bad : Colour::warning, options.colours) + '\n';
   }
+  auto more = static_cast<std::uint64_t>(reply.changes_size() - shown);
+  if constexpr (std::is_same_v<Reply, api::ApplyReply>) more += reply.unlisted_changes();
+  if (more != 0) out += "… and " + std::to_string(more) + " more changes (-o wide shows all)\n";
   return out;
 }
 

@@ -30,6 +30,7 @@ std::string view(const api::FlowList& list, const ViewOptions& options);
 std::string view(const api::Event& event, const ViewOptions& options);  // a line; wrapped unless wide
 // One line per change: "+ vip web", "- listener old", "~ target blue 10.77.2.2:80  weight: 1 → 5"; the first 100 unless
 // wide.
+inline constexpr int kMaxChanges = 100;  // shown unless wide; a first apply may bring a hundred thousand
 std::string view_changes(const api::ApplyReply& reply, const ViewOptions& options);
 std::string view_changes(const api::DiffReply& reply, const ViewOptions& options);
 std::string view_changes(const api::PlanReply& reply, const ViewOptions& options);

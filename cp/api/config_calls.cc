@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <span>
 #include <utility>
 
 #include "cp/api/refusals.h"
@@ -23,14 +24,17 @@ constexpr std::uint32_t kMaxTimeoutMs = 3'600'000;
 constexpr milliseconds kReplyTime{200};  // before the client's deadline: an outcome told late is an outcome lost
 
 template <typename Reply>
-void fill_outcome(Reply& reply, const ApplyOutcome& outcome) {
+void fill_outcome(Reply& reply, const ApplyOutcome& outcome, std::size_t listed) {
   for (const Violation& violation : outcome.violations) fill(*reply.add_violations(), violation);
   for (const Violation& warning : outcome.warnings) fill(*reply.add_warnings(), warning);
-  for (const Change& change : outcome.changes) fill(*reply.add_changes(), change);
+  for (const Change& change : std::span(outcome.changes).first(listed)) fill(*reply.add_changes(), change);
 }
 
-void fill_apply(api::ApplyReply& reply, const ApplyOutcome& outcome) {
-  fill_outcome(reply, outcome);
+void fill_apply(api::ApplyReply& reply, const ApplyOutcome& outcome, const api::ApplyTerms& terms) {
+  const std::size_t all = outcome.changes.size();
+  const std::size_t listed = terms.max_changes() == 0 ? all : std::min<std::size_t>(all, terms.max_changes());
+  fill_outcome(reply, outcome, listed);
+  reply.set_unlisted_changes(static_cast<std::uint32_t>(all - listed));
   reply.set_epoch(outcome.generation.epoch);
   reply.set_generation(outcome.generation.n);
   reply.set_active(outcome.active);
@@ -103,12 +107,13 @@ Status apply_config(Operations& operations, const grpc::ServerContext& context, 
                     api::ApplyReply& reply) {
   ApplyOptions options;
   if (Status status = read_terms(context, request.terms(), options); !status.ok()) return status;
-  fill_apply(reply, operations.apply(request.text(), request.file(), options));
+  fill_apply(reply, operations.apply(request.text(), request.file(), options), request.terms());
   return Status::OK;
 }
 
 Status diff_config(Operations& operations, const api::DiffRequest& request, api::DiffReply& reply) {
-  fill_outcome(reply, operations.diff(request.text(), request.file()));
+  const ApplyOutcome outcome = operations.diff(request.text(), request.file());
+  fill_outcome(reply, outcome, outcome.changes.size());
   return Status::OK;
 }
 
@@ -121,7 +126,7 @@ Status edit_config(Operations& operations, const grpc::ServerContext& context, c
     return {StatusCode::INVALID_ARGUMENT,
             "exactly one of add_target, set_target, remove_target, add_listener, remove_listener is to be given"};
   }
-  fill_apply(reply, operations.edit(*edit, options));
+  fill_apply(reply, operations.edit(*edit, options), request.terms());
   return Status::OK;
 }
 
@@ -140,7 +145,7 @@ Status roll_back(Operations& operations, const grpc::ServerContext& context, con
   if (request.number() == 0) return invalid("number", "is missing; lbctl history lists them");
   const auto outcome = operations.rollback(request.number(), options);
   if (!outcome) return {StatusCode::NOT_FOUND, to_utf8(outcome.error())};
-  fill_apply(reply, *outcome);
+  fill_apply(reply, *outcome, request.terms());
   return Status::OK;
 }
 
