@@ -103,8 +103,8 @@ void Controller::Loop::start() {
   thread_ = std::thread([this] {
     network_.assign(mirror_->fd());
     watch_network();
-    store_now(Publishing::waits);        // the epoch
-    prepare(roster_.config(), roster_);  // if it cannot be compiled, commit() says so
+    store_now(Publishing::waits);                                                          // the epoch
+    prepare(roster_.config(), roster_, [] { return tl::expected<void, std::string>(); });  // commit() says what is wrong
     follow_members();
     take_paths();
     tick();
@@ -281,14 +281,20 @@ void Controller::Loop::stored(const tl::expected<void, std::string>& result, Pub
 
 // ---- operations ----
 
-// Whether it compiles. Tables are built while the kernel is asked for the ways to new targets: commit() finds both done.
-tl::expected<void, std::string> Controller::Loop::prepare(const Config& config, Roster& roster) {
-  roster.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
-  const SnapshotInput& input = roster.snapshot({latest_.epoch, latest_.n + 1});
-  auto compiling = std::async(std::launch::async, [&] { return compiler_.compile(input); });
-  look_up_all(config, roster);
-  if (auto compiled = compiling.get(); !compiled) return tl::unexpected(compiled.error());
-  return {};
+// Whether `roster` compiles after the `first` step. That is found out, and tables are built, while the kernel is asked for
+// the ways to the targets of `config`: commit() finds both done.
+tl::expected<void, std::string> Controller::Loop::prepare(const Config& config, Roster& roster, const Step& first) {
+  const std::vector<abi::IpAddress> addresses = addresses_with(config);  // before `roster` moves: it may be roster_
+  auto compiling = std::async(std::launch::async, [&] {
+    return first().and_then([&]() -> tl::expected<void, std::string> {
+      roster.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
+      auto compiled = compiler_.compile(roster.snapshot({latest_.epoch, latest_.n + 1}));
+      if (!compiled) return tl::unexpected(compiled.error());
+      return {};
+    });
+  });
+  look_up_all(config, addresses);
+  return compiling.get();
 }
 
 Controller::Loop::Applied Controller::Loop::apply(const Config& config, const std::string& text, const Applying& how) {
@@ -298,11 +304,13 @@ Controller::Loop::Applied Controller::Loop::apply(const Config& config, const st
   if (!applied.refused.empty()) return applied;
   if (!applied.changes.empty() || config != roster_.config()) {
     // Nothing is kept of a configuration that cannot be compiled: try before it counts.
-    Roster trial = roster_;
-    auto possible = trial.apply(config, unix_ms_now());
-    if (possible) possible = prepare(config, trial);
+    Roster trial;
+    const auto possible = prepare(config, trial, [&] {
+      trial = roster_;
+      return trial.apply(config, unix_ms_now());
+    });
     if (!possible) {
-      look_up_all(roster_.config(), roster_);
+      look_up_all(roster_.config(), roster_.addresses());
       applied.violations.push_back({how.file, 0, "", possible.error()});
       return applied;
     }

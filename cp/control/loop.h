@@ -13,6 +13,7 @@
 #include <asio/steady_timer.hpp>
 #include <asio/thread_pool.hpp>
 #include <deque>
+#include <functional>
 #include <future>
 #include <map>
 #include <memory>
@@ -114,7 +115,8 @@ class Controller::Loop {
   [[nodiscard]] SavedState saved_state() const;
   void answer_waiters(abi::Generation generation, const std::string& why);
   bool paths_ready() const;
-  tl::expected<void, std::string> prepare(const Config& config, Roster& roster);
+  using Step = std::function<tl::expected<void, std::string>()>;
+  tl::expected<void, std::string> prepare(const Config& config, Roster& roster, const Step& first);
   std::optional<std::uint64_t> flows_of(std::uint32_t id) const { return stats_.target_flows(id); }
 
   // loop_config.cc: which configuration, and which ones before
@@ -127,7 +129,8 @@ class Controller::Loop {
   void watch_network();
   void network_changed();
   void look_up_paths();
-  void look_up_all(const Config& config, const Roster& roster);
+  [[nodiscard]] std::vector<abi::IpAddress> addresses_with(const Config& config) const;
+  void look_up_all(const Config& config, const std::vector<abi::IpAddress>& addresses);
   void follow_members();
   void take_paths();
   void choose_tunnel_sources();
@@ -164,7 +167,7 @@ class Controller::Loop {
   std::deque<ConfigRecord> history_;  // oldest first, at most kMaxHistory; the last one is record_
   const HistoryFolder history_folder_;
   std::string history_error_;
-  std::map<abi::IpAddress, Path> paths_;
+  std::map<abi::IpAddress, Path, AddressOrder> paths_;
   std::size_t unready_paths_ = 0;  // of paths_: next hop not resolved, and not this host itself
   std::uint64_t followed_ = 0;     // Roster::membership() that the mirror and the probes know
   EventLog events_;

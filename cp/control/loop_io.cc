@@ -54,10 +54,22 @@ void Controller::Loop::look_up_paths() {
   if (more) asio::post(io_, [this] { look_up_paths(); });
 }
 
+// Of the targets of `config` and of those that may drain when it is in force. Sorted.
+std::vector<abi::IpAddress> Controller::Loop::addresses_with(const Config& config) const {
+  std::vector<abi::IpAddress> addresses = roster_.addresses();
+  for (const TargetGroup& group : config.groups) {
+    for (const Target& target : group.targets) addresses.push_back(target.address);
+  }
+  std::ranges::sort(addresses, AddressOrder());
+  const auto [first, last] = std::ranges::unique(addresses);
+  addresses.erase(first, last);
+  return addresses;
+}
+
 // At once: whoever applied a configuration waits for targets that can be reached.
-void Controller::Loop::look_up_all(const Config& config, const Roster& roster) {
+void Controller::Loop::look_up_all(const Config& config, const std::vector<abi::IpAddress>& addresses) {
   mirror_->set_static(config.static_neighbours);
-  mirror_->want(roster.addresses());
+  mirror_->want(addresses);
   while (mirror_->step()) {
   }
 }
@@ -68,7 +80,7 @@ void Controller::Loop::follow_members() {
   const std::vector<abi::IpAddress> addresses = roster_.addresses();
   mirror_->want(addresses);
   std::erase_if(paths_, [&](const auto& item) {
-    if (std::ranges::binary_search(addresses, item.first)) return false;
+    if (std::ranges::binary_search(addresses, item.first, AddressOrder())) return false;
     unready_paths_ -= is_ready(item.second) ? 0 : 1;
     return true;
   });
@@ -79,13 +91,14 @@ void Controller::Loop::take_paths() {
   auto changes = mirror_->take_changes();
   if (changes.empty()) return;
   for (auto& [address, path] : changes) {
-    auto [at, added] = paths_.try_emplace(address);
-    Path& known = at->second;
+    const std::size_t before = paths_.size();
+    Path& known = paths_.try_emplace(paths_.end(), address)->second;  // sorted, as they come
+    const bool added = paths_.size() != before;
     unready_paths_ -= added || is_ready(known) ? 0 : 1;
     unready_paths_ += is_ready(path) ? 0 : 1;
     if (known.next_hop.resolved && !path.next_hop.resolved) {
       event({unix_ms_now(), "next hop " + format_address(address), "resolved", "unresolved", "", path.note});
-    } else {
+    } else if (spdlog::should_log(spdlog::level::debug)) {
       spdlog::debug("next hop {}: {}", format_address(address), describe(path));
     }
     probes_due_ |= known.local != path.local;

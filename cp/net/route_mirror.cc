@@ -27,14 +27,16 @@ struct RouteMirror::Impl {
     bool told = false;
   };
 
+  using Addresses = std::set<abi::IpAddress, AddressOrder>;
+
   NetlinkEvents events;  // before the dumps: nothing is missed between
   NetlinkRequests requests;
   std::map<std::uint32_t, LinkInfo> links;
   std::map<NeighbourKey, NeighbourInfo> neighbours;
-  std::map<NeighbourKey, std::set<abi::IpAddress>> users;  // wanted addresses by the neighbour they need
-  std::map<abi::IpAddress, Wanted> wanted;
+  std::map<NeighbourKey, Addresses> users;  // wanted addresses by the neighbour they need
+  std::map<abi::IpAddress, Wanted, AddressOrder> wanted;
   std::deque<abi::IpAddress> to_look_up;
-  std::set<abi::IpAddress> changed;
+  Addresses changed;
   std::vector<StaticNeighbour> statics;
   std::optional<std::vector<MirrorPort>> ports;
   bool managed = true;
@@ -294,19 +296,23 @@ tl::expected<std::unique_ptr<RouteMirror>, std::string> RouteMirror::open() {
 }
 
 void RouteMirror::want(const std::vector<abi::IpAddress>& addresses) {
-  const std::set<abi::IpAddress> now(addresses.begin(), addresses.end());
-  for (auto at = impl_->wanted.begin(); at != impl_->wanted.end();) {
-    if (now.contains(at->first)) {
-      ++at;
-      continue;
+  auto at = impl_->wanted.begin();
+  const auto drop_until = [&](const auto& wanted) {
+    while (at != impl_->wanted.end() && !wanted(at->first)) {
+      impl_->stop_using(at->first, at->second);
+      impl_->changed.erase(at->first);
+      at = impl_->wanted.erase(at);
     }
-    impl_->stop_using(at->first, at->second);
-    impl_->changed.erase(at->first);
-    at = impl_->wanted.erase(at);
+  };
+  for (const abi::IpAddress& address : addresses) {
+    drop_until([&](const abi::IpAddress& known) { return known >= address; });
+    if (at == impl_->wanted.end() || at->first != address) {
+      at = impl_->wanted.try_emplace(at, address);
+      impl_->to_look_up.push_back(address);
+    }
+    ++at;
   }
-  for (const abi::IpAddress& address : now) {
-    if (impl_->wanted.try_emplace(address).second) impl_->to_look_up.push_back(address);
-  }
+  drop_until([](const abi::IpAddress&) { return false; });
   impl_->tell_kernel();
 }
 
@@ -352,7 +358,12 @@ void RouteMirror::tick(std::chrono::steady_clock::time_point now) {
 std::vector<std::pair<abi::IpAddress, Path>> RouteMirror::take_changes() {
   std::vector<std::pair<abi::IpAddress, Path>> changes;
   changes.reserve(impl_->changed.size());
-  for (const abi::IpAddress& address : impl_->changed) changes.emplace_back(address, impl_->wanted.at(address).path);
+  // Both are sorted: where most have changed, the next one stands beside the last.
+  auto at = impl_->wanted.begin();
+  for (const abi::IpAddress& address : impl_->changed) {
+    if (at == impl_->wanted.end() || at->first != address) at = impl_->wanted.find(address);
+    changes.emplace_back(address, (at++)->second.path);
+  }
   impl_->changed.clear();
   return changes;
 }

@@ -12,8 +12,11 @@
 // entries stay in the kernel when the process ends: lb-dp goes on forwarding by them.
 #pragma once
 
+#include <endian.h>
+
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +27,22 @@
 #include "cp/model/model.h"
 
 namespace lb::cp {
+
+// As IpAddress's own order, by two words instead of sixteen bytes: there may be a hundred thousand addresses.
+struct AddressOrder {
+  bool operator()(const abi::IpAddress& a, const abi::IpAddress& b) const {
+    const std::uint64_t first_a = word(a, 0);
+    const std::uint64_t first_b = word(b, 0);
+    return first_a != first_b ? first_a < first_b : word(a, 8) < word(b, 8);
+  }
+
+ private:
+  static std::uint64_t word(const abi::IpAddress& address, std::size_t at) {
+    std::uint64_t value = 0;
+    std::memcpy(&value, address.bytes.data() + at, sizeof value);
+    return be64toh(value);
+  }
+};
 
 // The way to one address.
 struct Path {
@@ -52,7 +71,7 @@ class RouteMirror {
   RouteMirror(const RouteMirror&) = delete;
   RouteMirror& operator=(const RouteMirror&) = delete;
 
-  // The addresses that are wanted, replacing those before.
+  // The addresses that are wanted, replacing those before. Sorted, each once.
   void want(const std::vector<abi::IpAddress>& addresses);
   void set_static(std::vector<StaticNeighbour> neighbours);
   // What lb-dp told; nullopt (lb-dp not seen yet): any interface will do.
