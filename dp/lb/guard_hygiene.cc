@@ -103,17 +103,14 @@ DropReason unusual_fault(const Snapshot& snapshot, const net::ParsedPacket& pack
 }
 
 void keep_intact(Work& work) {
-  std::uint32_t kept = 0;
-  for (std::uint32_t n = 0; n < work.served.count; ++n) {
-    const std::uint32_t i = work.served.at[n];
-    if (is_first_fragment(work, i) || l4_is_intact(packet_of(work, i), work.burst->data[i])) {
-      work.served.at[kept++] = static_cast<std::uint8_t>(i);
-    } else {
-      work.burst->group[i] = abi::kNoIndex;
-      drop(work, i, DropReason::bad_l4_checksum);
+  for (std::uint32_t i = 0; i < work.burst->count; ++i) {
+    if (work.run[i] == kNoRun || is_first_fragment(work, i) || l4_is_intact(packet_of(work, i), work.burst->data[i])) {
+      continue;
     }
+    work.run[i] = kNoRun;
+    work.burst->group[i] = abi::kNoIndex;
+    drop(work, i, DropReason::bad_l4_checksum);
   }
-  work.served.count = kept;
 }
 
 }  // namespace lb

@@ -74,7 +74,7 @@ abi::DropReason flags_fault(const Snapshot& snapshot, const net::ParsedPacket& p
 // flags from whoever reads the first fragment alone), source_route (an IPv6 routing header with segments left), or none.
 abi::DropReason unusual_fault(const Snapshot& snapshot, const net::ParsedPacket& packet, const std::uint8_t* frame);
 
-// Drops from `served` the packets whose TCP or UDP checksum is wrong. Reads every byte of every packet.
+// After stage vip: drops the packets whose TCP or UDP checksum is wrong. Reads every byte of every packet.
 void keep_intact(Work& work);
 
 }  // namespace lb

@@ -11,6 +11,7 @@
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/guard_security.h"
+#include "dp/lb/hit_ops.h"
 #include "dp/lb/nat.h"
 #include "dp/lb/outer_fragments.h"
 #include "dp/lb/rare.h"
@@ -23,6 +24,11 @@ namespace lb {
 namespace {
 
 // ---- parse, and where to look
+
+template <typename T>
+LB_INLINE void fill(std::array<T, kBurst>& all, T value) {
+  for (std::uint32_t i = 0; i < kBurst; ++i) all[i] = value;
+}
 
 // What is not a whole TCP or UDP packet: the kernel's, unless it is for a VIP.
 LB_COLD void end_unusual(Work& work, std::uint32_t i, net::ParseStatus status) {
@@ -61,6 +67,7 @@ LB_INLINE std::uint8_t begin_run(Work& work, const VipTable& vips, std::uint32_t
 
 [[gnu::noinline]] void take_any(Work& work, std::uint32_t i) {
   const Burst& burst = *work.burst;
+  work.general |= std::uint64_t{1} << i;
   work.form[i] = Form::parsed;
   work.run[i] = kNoRun;
   const net::ParseStatus status =
@@ -72,7 +79,12 @@ LB_INLINE std::uint8_t begin_run(Work& work, const VipTable& vips, std::uint32_t
   push(work.uncommon, i);
 }
 
-void stage_parse(Work& work) {
+LB_INLINE void ask_for_frames(const Burst& burst) {
+  for (std::uint32_t i = 0; i < burst.count; ++i) prefetch(burst.data[i]);
+}
+
+// Reads the frames and hashes the flows, and asks for all that the next stages read.
+LB_INLINE void parse(Work& work) {
   const Burst& burst = *work.burst;
   const VipTable vips = vip_table_of(*work.snapshot);
   const bool checked = burst.ip_checksum_checked;
@@ -80,7 +92,6 @@ void stage_parse(Work& work) {
   std::uint64_t bytes = 0;
   __m128i last = _mm_setzero_si128();
   std::uint8_t run = kNoRun;
-  for (std::uint32_t i = 0; i < packets; ++i) prefetch(burst.data[i]);
   for (std::uint32_t i = 0; i < packets; ++i) {
     const std::uint8_t* frame = burst.data[i];
     const std::uint32_t length = burst.length[i];
@@ -100,14 +111,19 @@ void stage_parse(Work& work) {
     work.run[i] = run;
     work.tcp_flags[i] = plain_path_flags(frame);
   }
+  work.bytes = bytes;
   const HashKeys& keys = work.options.flows->hash_keys();
   hash_v4_burst(keys, work.tuple.data(), work.hash.data(), packets);
   for (std::uint32_t n = 0; n < work.uncommon.count; ++n) {
     const std::uint32_t i = work.uncommon.at[n];
     work.hash[i] = flow_hash_fast(keys, work.parsed[i].key);
   }
-  count(work, abi::Counter::rx_packets) += packets;
-  count(work, abi::Counter::rx_bytes) += bytes;
+  const FlowTableState table = work.options.flows->state();
+  for (std::uint32_t i = 0; i < packets; ++i) {
+    work.first[i] = first_line(work.hash[i], table.line_count);
+    prefetch(&table.lines[work.first[i]]);
+    prefetch_for_write(burst.data[i] - 1);  // where the outer header goes
+  }
 }
 
 // ---- vip
@@ -157,16 +173,27 @@ LB_INLINE void count_run(Work& work, std::uint32_t run, std::uint32_t packets, s
   work.runs[run].bytes += bytes;
 }
 
-// Every frame that was parsed in general is a run of its own: what is asked where a run begins, all of them are asked.
-void stage_vip(Work& work) {
+// Packet i begins a run, or asks again. False: it has come to its end.
+LB_INLINE bool enter(Work& work, const VipTable& vips, std::uint32_t i) {
   Burst& burst = *work.burst;
-  const FlowTableState table = work.options.flows->state();
+  Run& run = work.runs[work.run[i]];
+  const bool parsed = work.form[i] == Form::parsed;
+  if ((parsed || !enter_plain_run(work, vips, i, run)) && !enter_run(work, vips, i)) return false;
+  prefetch_for_write(&work.options.listener_stats[run.counter_index]);
+  if (!parsed || may_go_on(work, i)) return true;
+  burst.listener[i] = run.listener;
+  count_run(work, work.run[i], 1, burst.length[i]);
+  return false;
+}
+
+// Every frame that was parsed in general is a run of its own: what is asked where a run begins, all of them are asked.
+void find_listeners(Work& work) {
+  Burst& burst = *work.burst;
   const VipTable vips = vip_table_of(*work.snapshot);
   const std::uint32_t packets = burst.count;
   constexpr std::uint32_t kAskAgain = kNoRun + 1U;  // equal to no packet's run
   std::uint32_t last = kAskAgain;
   std::uint32_t in_run = 0;
-  std::uint32_t served = 0;
   std::uint64_t bytes = 0;
   std::uint32_t listener = 0;
   std::uint32_t group = 0;
@@ -177,76 +204,38 @@ void stage_vip(Work& work) {
       bytes = 0;
       last = kAskAgain;
       if (work.run[i] == kNoRun) continue;
-      Run& run = work.runs[work.run[i]];
-      const bool parsed = work.form[i] == Form::parsed;
-      if ((parsed || !enter_plain_run(work, vips, i, run)) && !enter_run(work, vips, i)) continue;
-      prefetch_for_write(&work.options.listener_stats[run.counter_index]);
-      listener = run.listener;
-      group = run.group;
-      if (parsed && !may_go_on(work, i)) {
-        burst.listener[i] = listener;
-        count_run(work, work.run[i], 1, burst.length[i]);
+      if (!enter(work, vips, i)) {
+        work.run[i] = kNoRun;
         continue;
       }
       last = work.run[i];
+      listener = work.runs[last].listener;
+      group = work.runs[last].group;
     }
     ++in_run;
     bytes += burst.length[i];
     burst.listener[i] = listener;
     burst.group[i] = group;
-    const std::uint64_t first = first_line(work.hash[i], table.line_count);
-    work.first[i] = first;
-    prefetch(&table.lines[first]);
-    prefetch_for_write(burst.data[i] - 1);  // where the outer header goes
-    work.served.at[served++] = static_cast<std::uint8_t>(i);
   }
   if (in_run != 0) count_run(work, last, in_run, bytes);
-  work.served.count = served;
-  if ((work.snapshot->root().hygiene & abi::kHygieneL4Checksums) != 0) [[unlikely]]
-    keep_intact(work);
 }
 
-// ---- flow
-
-// Notes the entry, if `line` has it, and asks for its target.
-LB_INLINE bool look_in(Work& work, const abi::Target* targets, std::uint32_t i, abi::FlowLine& line,
-                       std::uint64_t fingerprint) {
-  const std::uint32_t found = match(line, fingerprint);
-  if (found == 0) return false;
-  const std::uint32_t index = lowest_bit(found);
-  work.slot[i] = {&line, index};
-  prefetch(&targets[meta_target(line.meta[index])]);
+// The same where all packets are plain and neighbours. False: it was not that simple.
+LB_INLINE bool find_the_listener(Work& work) {
+  if (work.general != 0 || work.run_count != 1 || !enter_plain_run(work, vip_table_of(*work.snapshot), 0, work.runs[0]))
+    return false;
+  const Run& run = work.runs[0];
+  prefetch_for_write(&work.options.listener_stats[run.counter_index]);
+  fill(work.burst->listener, run.listener);
+  fill(work.burst->group, run.group);
+  count_run(work, 0, work.burst->count, work.bytes);
   return true;
 }
 
-void stage_flow(Work& work) {
-  const FlowTableState table = work.options.flows->state();
-  const abi::Target* targets = work.snapshot->targets().data();
-  const std::uint64_t tick = work.tick;
-  const std::uint32_t packets = work.served.count;
-  Lane elsewhere;
-  for (std::uint32_t n = 0; n < packets; ++n) {
-    const std::uint32_t i = work.served.at[n];
-    abi::FlowLine& line = table.lines[work.first[i]];
-    const std::uint64_t fingerprint = fingerprint_of(work.hash[i]);
-    work.fresh_key[i] = fingerprint | tick;
-    if (look_in(work, targets, i, line, fingerprint)) [[likely]]
-      continue;
-    work.slot[i].line = nullptr;
-    work.second[i] = work.first[i];
-    if (line.overflow != 0 || match(line, 0) == 0) {  // it may be there, or have to go there
-      work.second[i] = other_line(work.first[i], fingerprint, table.line_count);
-      prefetch(&table.lines[work.second[i]]);
-      push(elsewhere, i);
-    } else {
-      push(work.missed, i);
-    }
-  }
-  for (std::uint32_t n = 0; n < elsewhere.count; ++n) {
-    const std::uint32_t i = elsewhere.at[n];
-    const std::uint64_t fingerprint = fingerprint_of(work.hash[i]);
-    if (!look_in(work, targets, i, table.lines[work.second[i]], fingerprint)) push(work.missed, i);
-  }
+void stage_vip(Work& work) {
+  if (!find_the_listener(work)) find_listeners(work);
+  if ((work.snapshot->root().hygiene & abi::kHygieneL4Checksums) != 0) [[unlikely]]
+    keep_intact(work);
 }
 
 // ---- pick: group and slot of packets without an entry
@@ -289,48 +278,6 @@ void stage_pick(Work& work) {
 }
 
 // ---- decide
-
-// Whether a flow is proven and not ending: `assumed` or `udp`.
-LB_INLINE bool is_steady(std::uint32_t meta) {
-  static_assert(static_cast<unsigned>(FlowState::assumed) == 2 && static_cast<unsigned>(FlowState::udp) == 6);
-  return (meta & 0xb00000) == 0x200000;
-}
-
-// Whether a target is live, its next hop known, and its flows are to stay.
-LB_INLINE bool is_usable(const abi::Target& target) {
-  static_assert(offsetof(abi::Target, tracked) == offsetof(abi::Target, flags) + 1 &&
-                abi::TrackedFlows::keep == abi::TrackedFlows{});
-  constexpr std::uint16_t kUsable = abi::kTargetLive | abi::kTargetResolved;  // and in the byte above it, tracked: keep
-  return (load<std::uint16_t>(&target.flags) & (0xff00 | kUsable)) == kUsable;
-}
-
-// The common hit: a live, proven flow to a target in good order, and a packet that changes nothing. judge() says `forward`
-// and the same state for all of these (a test walks through them). Returns its target, or nullptr: serve_entry() knows.
-LB_INLINE const abi::Target* plain_hit(const Work& work, Burst& burst, std::uint32_t i,
-                                       std::span<const abi::Target> targets) {
-  const FlowSlot slot = work.slot[i];
-  constexpr std::uint8_t kAsked = net::kTcpFin | net::kTcpSyn | net::kTcpRst | net::kTcpAck;
-  if ((work.tcp_flags[i] & kAsked) != net::kTcpAck) [[unlikely]]
-    return nullptr;
-  const std::uint64_t key = slot.line->key[slot.index];
-  const std::uint64_t fresh = work.fresh_key[i];
-  if ((key ^ fresh) > kTickMask) [[unlikely]]
-    return nullptr;
-  if (idle_ticks(key, fresh) >= work.plain_ticks) [[unlikely]]
-    return nullptr;
-  const std::uint32_t meta = slot.line->meta[slot.index];
-  const std::uint32_t id = meta_target(meta);
-  if (!is_steady(meta) || id >= targets.size()) [[unlikely]]
-    return nullptr;
-  const abi::Target& target = targets[id];
-  if (!is_usable(target) || target.group != burst.group[i]) [[unlikely]]
-    return nullptr;
-  if (key != fresh) put(slot.line->key[slot.index], fresh);
-  burst.target[i] = id;
-  burst.flow[i] = FlowResult::hit;
-  burst.out_port[i] = target.out_port;
-  return &target;
-}
 
 // Enters a flow at the place that the pick stage chose. False: there is none, or it has been taken since.
 LB_INLINE bool enter_plain(Work& work, const Place& place, const NewFlow& flow) {
@@ -393,40 +340,83 @@ LB_INLINE bool rewrite_plain(const Work& work, Burst& burst, std::uint32_t i, co
   const FlowSlot slot = work.slot[i];
   work.burst->group[i] = abi::kNoIndex;
   if (slot.line == nullptr) return serve_without_entry(work, i, true);
-  if ((slot.line->key[slot.index] ^ work.fresh_key[i]) > kTickMask) {
+  if ((slot.line->key[slot.index] ^ fingerprint_of(work.hash[i])) > kTickMask) {
     return serve_without_entry(work, i, false);  // moved or evicted by an earlier packet of this burst
   }
   serve_entry(work, i, slot);
 }
 
-// Decides, and rewrites plain hits at once while packet and target are at hand. kApart, for the bench's rows of single
-// stages: the rewrite stage does that too.
-template <bool kApart>
-void decide(Work& work) {
+// Rewrites common hits, those that go this way; the others' indices stay for the rewrite stage.
+template <PlainWay kWay>
+void forward_hits_by(Work& work, std::uint64_t hits, const PlainSources& sources) {
   Burst& burst = *work.burst;
-  const auto targets = work.snapshot->targets();
-  const PlainSources sources = plain_sources(*work.snapshot);
-  const std::uint32_t packets = work.served.count;
-  std::uint32_t hits = 0;
-  std::uint32_t forwarded = 0;
-  for (std::uint32_t n = 0; n < packets; ++n) {
-    const std::uint32_t i = work.served.at[n];
-    const bool known = work.slot[i].line != nullptr;
-    const abi::Target* target = known ? plain_hit(work, burst, i, targets) : plain_new(work, burst, i, targets);
-    if (target == nullptr) [[unlikely]] {
-      serve_otherwise(work, i);
+  const abi::Target* targets = work.snapshot->targets().data();
+  constexpr bool kTunnel = kWay != PlainWay::l2dsr;
+  constexpr auto kMode = static_cast<std::uint64_t>(kTunnel ? abi::ForwardingMode::ipip : abi::ForwardingMode::l2dsr);
+  std::uint64_t refused = 0;
+  std::uint64_t left = 0;
+  for (std::uint64_t bits = hits; bits != 0; bits &= bits - 1) {
+    const auto i = static_cast<std::uint32_t>(__builtin_ctzll(bits));
+    const std::uint32_t id = meta_target(work.meta[i]);
+    const abi::Target& target = targets[id];
+    const std::uint64_t word = target_word(target);
+    if (!is_usable(word) || target.group != burst.group[i]) [[unlikely]] {
+      refused |= std::uint64_t{1} << i;
       continue;
     }
-    hits += known;
-    if (!kApart && rewrite_plain(work, burst, i, *target, sources)) [[likely]] {
-      ++forwarded;
+    burst.flow[i] = FlowResult::hit;
+    burst.target[i] = id;
+    burst.out_port[i] = static_cast<std::uint8_t>(word >> 24);
+    const bool this_way = kWay != PlainWay::other && (word >> 32 & 0xff) == kMode && target.vlan == 0 &&
+                          (!kTunnel || is_v4(target.address) == (kWay == PlainWay::ipip_v4));
+    if (!this_way || !forward_by<kWay>(target, work.hash[i].high, sources, burst.headroom[i], burst.data[i],
+                                       burst.length[i])) [[unlikely]] {
+      left |= std::uint64_t{1} << i;
+    }
+  }
+  work.rest |= refused;
+  for (std::uint64_t bits = left; bits != 0; bits &= bits - 1) {
+    const auto i = static_cast<std::uint32_t>(__builtin_ctzll(bits));
+    work.target[i] = &targets[burst.target[i]];
+    push(work.sent, i);
+  }
+  const std::uint64_t known = hits & ~refused;
+  work.forwarded += static_cast<std::uint32_t>(__builtin_popcountll(known & ~left));
+  count(work, abi::Counter::flow_hits) += static_cast<std::uint64_t>(__builtin_popcountll(known));
+}
+
+// By the way of the first of them: most bursts have one.
+LB_INLINE void forward_hits(Work& work, std::uint64_t hits, const PlainSources& sources) {
+  const std::uint64_t plain = hits & ~work.general;
+  if (plain != 0) {
+    const std::uint32_t id = meta_target(work.meta[static_cast<std::uint32_t>(__builtin_ctzll(plain))]);
+    switch (plain_way(work.snapshot->targets()[id])) {
+      case PlainWay::ipip_v4: forward_hits_by<PlainWay::ipip_v4>(work, plain, sources); break;
+      case PlainWay::ipip_v6: forward_hits_by<PlainWay::ipip_v6>(work, plain, sources); break;
+      case PlainWay::l2dsr: forward_hits_by<PlainWay::l2dsr>(work, plain, sources); break;
+      case PlainWay::other: forward_hits_by<PlainWay::other>(work, plain, sources); break;
+    }
+  }
+  if (hits != plain) forward_hits_by<PlainWay::other>(work, hits & work.general, sources);
+}
+
+// All that is no common hit, in the order in which it came.
+template <bool kApart>
+[[gnu::noinline]] void serve_rest(Work& work, const PlainSources& sources) {
+  Burst& burst = *work.burst;
+  const auto targets = work.snapshot->targets();
+  for (std::uint64_t rest = work.rest; rest != 0; rest &= rest - 1) {
+    const auto i = static_cast<std::uint32_t>(__builtin_ctzll(rest));
+    const abi::Target* target = work.slot[i].line != nullptr ? nullptr : plain_new(work, burst, i, targets);
+    if (target == nullptr) {
+      serve_otherwise(work, i);
+    } else if (!kApart && rewrite_plain(work, burst, i, *target, sources)) {
+      ++work.forwarded;
     } else {
       work.target[i] = target;
       push(work.sent, i);
     }
   }
-  work.forwarded += forwarded;
-  count(work, abi::Counter::flow_hits) += hits;
 }
 
 // ---- rewrite
@@ -487,21 +477,18 @@ void stage_count(Work& work) {
     listed += run.packets;
   }
   if (listed != work.forwarded) count_dropped(work);
+  count(work, abi::Counter::rx_packets) += work.burst->count;
+  count(work, abi::Counter::rx_bytes) += work.bytes;
   count(work, abi::Counter::forwarded_packets) += work.forwarded;
   flush_counts(work);
 }
 
-template <typename T>
-LB_INLINE void fill(std::array<T, kBurst>& all, T value) {
-  for (std::uint32_t i = 0; i < kBurst; ++i) all[i] = value;
-}
-
 void begin(Work& work) {
   Burst& burst = *work.burst;
-  work.uncommon.count = work.served.count = work.missed.count = work.sent.count = 0;
+  work.uncommon.count = work.elsewhere.count = work.missed.count = work.sent.count = 0;
   work.first_fragments.count = work.rare.count = 0;
   work.run_count = work.forwarded = 0;
-  work.ready = 0;
+  work.ready = work.rest = work.general = 0;
   work.inserted = false;
   fill(work.form, Form::plain);
   fill(burst.verdict, Verdict::tx);
@@ -515,15 +502,40 @@ void begin(Work& work) {
 
 void process(Work& work) {
   begin(work);
-  stage_parse(work);
+  ask_for_frames(*work.burst);
+  parse(work);
   stage_vip(work);
-  stage_flow(work);
-  stage_pick(work);
-  decide<false>(work);
+  const FlowStage flows = flow_stage_of(work);
+  const PlainSources sources = plain_sources(*work.snapshot);
+  forward_hits(work, find_flows(work, flows), sources);
+  if (work.elsewhere.count != 0) forward_hits(work, find_in_second_lines(work, flows), sources);
+  if (work.rest != 0) {
+    stage_pick(work);
+    serve_rest<false>(work, sources);
+  }
   if ((work.first_fragments.count | work.rare.count) != 0) [[unlikely]]
     serve_rare(work);
   stage_rewrite(work);
   stage_count(work);
+}
+
+// ---- one stage after the other, for the bench
+
+void stage_parse(Work& work) {
+  ask_for_frames(*work.burst);
+  parse(work);
+}
+
+void stage_flow(Work& work) {
+  const FlowStage flows = flow_stage_of(work);
+  work.hits = find_flows(work, flows);
+  work.hits |= find_in_second_lines(work, flows);
+}
+
+void stage_decide(Work& work) {
+  const PlainSources sources = plain_sources(*work.snapshot);
+  forward_hits_by<PlainWay::other>(work, work.hits, sources);
+  serve_rest<true>(work, sources);
 }
 
 void sweep(Work& work, std::uint32_t lines) {
@@ -567,7 +579,7 @@ const Kernel LB_KERNEL = {
     .supported = supported,
     .process = process,
     .begin = begin,
-    .stages = {stage_parse, stage_vip, stage_flow, stage_pick, decide<true>, stage_rewrite, stage_count},
+    .stages = {stage_parse, stage_vip, stage_flow, stage_pick, stage_decide, stage_rewrite, stage_count},
     .sweep = sweep,
     .hash = hash_one,
 };

@@ -139,7 +139,7 @@ LB_INLINE PlainVipKey plain_vip_key(const std::uint8_t* frame) {
 struct PlainSources {
   std::uint32_t v4_prefix = 0;  // as in memory
   std::uint32_t v4_host_mask = 0;
-  std::uint32_t v4_outer_bytes = 0;  // more than any MTU where no source is configured
+  std::uint32_t v4_outer_bytes = 0;  // headroom needed: more than there can be where no source is configured
   std::uint32_t v6_outer_bytes = 0;
   std::uint64_t v6_high = 0;  // as in memory
   std::uint64_t v6_low = 0;
@@ -185,19 +185,21 @@ LB_INLINE std::uint32_t folded_upper(std::uint64_t sum) {
   return folded + (folded << 16 | folded >> 16);
 }
 
-LB_INLINE void prepend_v4(std::uint8_t* inner, const abi::Target& target, const PlainSources& sources,
+// `word0`: of the outer header, as in memory: version, header length, TOS, total length.
+LB_INLINE void prepend_v4(std::uint8_t* inner, std::uint32_t word0, const abi::Target& target, const PlainSources& sources,
                           std::uint64_t hash_high) {
   std::uint8_t* outer = inner - net::kIpv4Bytes;
   const auto id_flags = load<std::uint32_t>(inner + net::kIpv4IdAt);
   const std::uint32_t on_wire = swap16(static_cast<std::uint16_t>(hash_high));
-  const std::uint32_t word0 = swap32(swap32(load<std::uint32_t>(inner)) + net::kIpv4Bytes);  // 4, 5, TOS, length
   const std::uint32_t word1 = (id_flags & 0x00400000) != 0 ? 0x00400000 : (id_flags ^ on_wire) & 0xffff;
   constexpr std::uint32_t kWord2 = net::kDefaultTtl | static_cast<std::uint32_t>(abi::Protocol::ipip) << 8;
   const std::uint32_t source = sources.v4_prefix | (on_wire * 0x10001U & sources.v4_host_mask);
   const auto destination = load<std::uint32_t>(target.address.bytes.data() + 12);
   const std::uint32_t sum = folded_upper(std::uint64_t{word0} + word1 + kWord2 + source + destination);
-  copy_macs(outer - net::kEthernetBytes, target);
-  store(outer - 2, swap16(net::kEtherTypeIpv4));
+  const __m128i macs = load_128(target.next_hop_mac.data());  // 12 bytes of MACs; then EtherType, and the first two of IP
+  const std::uint32_t type_and_ip = std::uint32_t{swap16(net::kEtherTypeIpv4)} | word0 << 16;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(outer - net::kEthernetBytes),
+                   _mm_insert_epi32(macs, static_cast<int>(type_and_ip), 3));
   store(outer, word0);
   store(outer + 4, word1);
   store(outer + 8, (~sum & 0xffff0000) | kWord2);
@@ -223,33 +225,55 @@ LB_INLINE void prepend_v6(std::uint8_t* inner, std::uint32_t ip_length, const ab
   decrement_ttl_v4(inner);
 }
 
-// Sends a plain frame untagged. True: done, data and length are the frame to send. False: it does not fit, the target is on
-// a VLAN or of another mode than l2dsr and ipip; nothing was touched, and forward() knows.
-LB_INLINE bool forward_plain(const abi::Target& target, const Hash128& hash, const PlainSources& sources,
-                             std::uint32_t headroom, std::uint8_t*& data, std::uint32_t& length) {
-  const std::uint32_t ip_length = plain_ip_length(data);
-  if (target.vlan != 0) [[unlikely]]
-    return false;
+// The ways to send a plain frame untagged, each a loop of its own over a burst's hits.
+enum class PlainWay : std::uint8_t { ipip_v4, ipip_v6, l2dsr, other };
+
+LB_INLINE PlainWay plain_way(const abi::Target& target) {
+  if (target.vlan != 0 || target.mode > abi::ForwardingMode::ipip) return PlainWay::other;
+  if (target.mode == abi::ForwardingMode::l2dsr) return PlainWay::l2dsr;
+  return is_v4(target.address) ? PlainWay::ipip_v4 : PlainWay::ipip_v6;
+}
+
+// Sends a plain frame to a target of this way. True: done, data and length are the frame to send. False: it does not fit;
+// nothing was touched, and forward() knows.
+template <PlainWay kWay>
+LB_INLINE bool forward_by(const abi::Target& target, std::uint64_t hash_high, const PlainSources& sources,
+                          std::uint32_t headroom, std::uint8_t*& data, std::uint32_t& length) {
   std::uint8_t* inner = data + net::kEthernetBytes;
-  if (target.mode == abi::ForwardingMode::ipip) [[likely]] {
-    if (is_v4(target.address)) [[likely]] {
-      if (ip_length + sources.v4_outer_bytes > target.mtu_bytes || net::kIpv4Bytes > headroom) return false;
-      prepend_v4(inner, target, sources, hash.high);
-      data -= net::kIpv4Bytes;
-      length = net::kEthernetBytes + net::kIpv4Bytes + ip_length;
-      return true;
-    }
-    if (ip_length + sources.v6_outer_bytes > target.mtu_bytes || net::kIpv6Bytes > headroom) return false;
-    prepend_v6(inner, ip_length, target, sources, wire_hash(hash));
+  if constexpr (kWay == PlainWay::ipip_v4) {
+    const std::uint32_t head = swap32(load<std::uint32_t>(inner)) + net::kIpv4Bytes;  // 4, 5, TOS, length
+    const std::uint32_t outer_length = head & 0xffff;
+    if (outer_length < net::kIpv4Bytes || outer_length > target.mtu_bytes || sources.v4_outer_bytes > headroom) return false;
+    prepend_v4(inner, swap32(head), target, sources, hash_high);
+    data -= net::kIpv4Bytes;
+    length = net::kEthernetBytes + outer_length;
+    return true;
+  }
+  const std::uint32_t ip_length = plain_ip_length(data);
+  if constexpr (kWay == PlainWay::ipip_v6) {
+    if (ip_length + net::kIpv6Bytes > target.mtu_bytes || sources.v6_outer_bytes > headroom) return false;
+    prepend_v6(inner, ip_length, target, sources, wire_hash({0, hash_high}));
     data -= net::kIpv6Bytes;
     length = net::kEthernetBytes + net::kIpv6Bytes + ip_length;
     return true;
   }
-  if (target.mode != abi::ForwardingMode::l2dsr || ip_length > target.mtu_bytes) return false;
+  if (kWay != PlainWay::l2dsr || ip_length > target.mtu_bytes) return false;
   const auto type_and_ip = load<std::uint32_t>(data + net::kEtherTypeAt);
   copy_macs(data, target);
   store(data + net::kEtherTypeAt, type_and_ip);
   return true;
+}
+
+// The same whatever the target.
+LB_INLINE bool forward_plain(const abi::Target& target, const Hash128& hash, const PlainSources& sources,
+                             std::uint32_t headroom, std::uint8_t*& data, std::uint32_t& length) {
+  switch (plain_way(target)) {
+    case PlainWay::ipip_v4: return forward_by<PlainWay::ipip_v4>(target, hash.high, sources, headroom, data, length);
+    case PlainWay::ipip_v6: return forward_by<PlainWay::ipip_v6>(target, hash.high, sources, headroom, data, length);
+    case PlainWay::l2dsr: return forward_by<PlainWay::l2dsr>(target, hash.high, sources, headroom, data, length);
+    case PlainWay::other: break;
+  }
+  return false;
 }
 
 }  // namespace lb

@@ -16,10 +16,16 @@ LB_INLINE void add(std::uint64_t& word, std::uint64_t value) {
 }
 
 LB_INLINE void flush_counts(Work& work) {
-  for (std::size_t c = 0; c < abi::kCounterCount; ++c) {
-    if (work.counts[c] == 0) continue;
-    add(work.options.stats->counters[c], work.counts[c]);
-    work.counts[c] = 0;
+  constexpr std::size_t kAtOnce = 8;  // most stand still
+  for (std::size_t first = 0; first < work.counts.size(); first += kAtOnce) {
+    std::uint64_t any = 0;
+    for (std::size_t c = first; c < first + kAtOnce; ++c) any |= work.counts[c];
+    if (any == 0) continue;
+    for (std::size_t c = first; c < first + kAtOnce && c < abi::kCounterCount; ++c) {
+      if (work.counts[c] == 0) continue;
+      add(work.options.stats->counters[c], work.counts[c]);
+      work.counts[c] = 0;
+    }
   }
   put(work.options.stats->flows, work.options.flows->flows());
 }

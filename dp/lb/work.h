@@ -100,28 +100,35 @@ struct alignas(abi::kCacheLineBytes) Work {
   std::uint32_t outer_fragment_id = 0;    // of the packet fragmented last; stays from burst to burst
   bool security_changed = false;          // entries older than that may be left
   bool inserted = false;  // an entry has come, moved or gone since the flow stage: look again before inserting
-  std::array<std::uint64_t, abi::kCounterCount> counts{};  // flushed to the worker's block at the end of the burst
+  std::array<std::uint64_t, (abi::kCounterCount + 7) / 8 * 8>
+      counts{};  // by abi::Counter; flushed to the worker's block at the end of the burst
 
-  Lane uncommon;            // a complete TCP or UDP packet that is not plain, or a first fragment: it is hashed by itself
-  Lane served;              // a complete TCP or UDP packet for a listener, TTL and source in order
-  Lane missed;              // … without an entry when the flow stage looked
-  Lane sent;                // … that goes to a target, and is to be rewritten
-  Lane first_fragments;     // of `uncommon`
-  Lane rare;                // for a VIP, and no packet of a flow by itself: ICMP, fragments that are not the first
-  std::uint64_t ready = 0;  // bit i: of `missed`, and picked the plain way: plain_new() may serve it
+  Lane uncommon;              // a complete TCP or UDP packet that is not plain, or a first fragment: it is hashed by itself
+  Lane elsewhere;             // not in its first line
+  Lane missed;                // without an entry when the flow stage looked
+  Lane sent;                  // that goes to a target, and is to be rewritten
+  Lane first_fragments;       // of `uncommon`
+  Lane rare;                  // for a VIP, and no packet of a flow by itself: ICMP, fragments that are not the first
+  std::uint64_t ready = 0;    // bit i: of `missed`, and picked the plain way: plain_new() may serve it
+  std::uint64_t rest = 0;     // bit i: for a listener, and no common hit
+  std::uint64_t general = 0;  // bit i: the frame is not plain
   std::uint32_t run_count = 0;
+  std::uint64_t bytes = 0;      // of all frames
+  std::uint64_t hits = 0;       // bit i: a common hit; set where stages run one by one
   std::uint32_t forwarded = 0;  // packets rewritten for their target
 
   alignas(abi::kCacheLineBytes) std::array<PlainTuple, kBurst> tuple;  // of plain frames
-  alignas(abi::kCacheLineBytes) std::array<Hash128, kBurst> hash;      // of `served`
+  alignas(abi::kCacheLineBytes) std::array<Hash128, kBurst> hash;      // of those with a run
   std::array<Form, kBurst> form;
-  std::array<std::uint8_t, kBurst> run;  // into runs, or kNoRun
+  std::array<std::uint8_t, kBurst> run;  // into runs; kNoRun: the packet has come to its end
   std::array<std::uint8_t, kBurst> tcp_flags;
   std::array<std::uint64_t, kBurst> first;        // line of the flow table
-  std::array<std::uint64_t, kBurst> fresh_key;    // fingerprint and this burst's tick: the key of an entry just touched
   std::array<FlowSlot, kBurst> slot;              // the flow's entry when the flow stage looked
   std::array<const abi::Target*, kBurst> target;  // of `sent`
   std::array<Run, kBurst> runs;
+  alignas(16) std::array<std::uint32_t, kBurst> meta;    // of the entry, as the flow stage read it
+  alignas(16) std::array<std::uint16_t, kBurst> seen;    // … its tick
+  alignas(16) std::array<std::uint8_t, kBurst> matched;  // entries of the first line that are the flow's, as bits
   std::array<std::uint64_t, kBurst> second;  // of `missed`: its other line, or the first if that need not be looked at
   std::array<Pick, kBurst> picked;           // of `missed`
   std::array<Place, kBurst> place;           // of `ready`: where the flow may be entered
