@@ -1,7 +1,8 @@
-// Which packets of an AF_XDP port belong to lb's workers: those addressed to a VIP, and what nat targets send to clients.
+// Which packets of an AF_XDP port belong to lb's workers: those addressed to a VIP or SNAT address, and what nat targets send to
+// clients.
 // Everything else stays with the kernel.
 //
-//   frame ── VLAN tags (≤ 2) looked through
+//   frame ── VLAN tags (≤ 2) looked through ── IPv6 neighbour discovery? ── yes → XDP_PASS
 //     ── destination in `vips`, or in a prefix of `vip_prefixes`? ── yes → socket of this queue, or drop
 //     ── source in `returns`, or an ICMP error that quotes a packet
 //        to one, and destination not in `own_addresses`? ─────────── yes → the same
@@ -55,7 +56,7 @@ struct {
   __uint(value_size, 4);
 } xsks_map SEC(".maps");
 
-// The VIPs of the generations that are alive. Writer: lb-dp's main thread.
+// The VIPs and SNAT addresses of the generations that are alive. Writer: lb-dp's main thread.
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(max_entries, MAX_VIPS);
@@ -173,6 +174,13 @@ static __always_inline int is_vip(const struct address* destination) {
   return bpf_map_lookup_elem(&vip_prefixes, &key) != 0;
 }
 
+// Also to a VIP or SNAT address that stands on an interface: the kernel answers for it, as it does by ARP.
+static __always_inline int is_neighbour_discovery(const struct packet* packet, const void* l4, const void* end, int version) {
+  const __u8* type = l4;
+  if (version != 6 || packet->source.protocol != IPPROTO_ICMPV6 || (const void*)(type + 1) > end) return 0;
+  return *type >= 133 && *type <= 137;
+}
+
 // Whether the frame is a worker's.
 static __always_inline int is_steered(const struct xdp_md* context) {
   const void* const end = (const void*)(long)context->data_end;
@@ -192,7 +200,7 @@ static __always_inline int is_steered(const struct xdp_md* context) {
   struct packet packet = {};
   int later = 0;
   void* l4 = version ? read_addresses(next, end, version, &packet, &later) : 0;
-  if (!l4) return 0;
+  if (!l4 || is_neighbour_discovery(&packet, l4, end, version)) return 0;
   if (is_vip(&packet.destination)) return 1;
   return !later && is_return(&packet, l4, end, version) && !bpf_map_lookup_elem(&own_addresses, &packet.destination);
 }

@@ -149,11 +149,14 @@ class Replay {
         tables_(options.workers),
         notes_(options.workers),
         world_(options.mtu_bytes, options.unhealthy, [this](std::uint32_t id) { return flows_of(id); }),
-        held_(options.workers) {
+        held_(options.workers),
+        translations_(options.workers, std::vector<abi::Translation>(translation_capacity())),
+        snat_(std::vector<std::span<abi::Translation>>(translations_.begin(), translations_.end())) {
     WorkerOptions worker_options{.flows = options.flows_per_worker,
                                  .target_capacity = target_capacity(),
                                  .listener_capacity = listener_capacity(),
-                                 .secret = options.secret};
+                                 .secret = options.secret,
+                                 .snat = &snat_};
     target_flows_.resize(options.workers);
     worker_options.target_flows = target_flows_;
     for (; worker_options.index < options.workers; ++worker_options.index) {
@@ -166,7 +169,7 @@ class Replay {
   tl::expected<void, std::string> start() {
     if (auto applied = world_.apply(script_.config, 0); !applied)
       return tl::unexpected(options_.config_file + ": " + applied.error());
-    return world_.settle(0);
+    return settle(0);
   }
 
   // One packet in; take_lines() has its line of JSON, unless it is held.
@@ -218,10 +221,17 @@ class Replay {
       while (next_event_ < script_.events.size() && script_.events[next_event_].at_ns <= now_ns_) {
         if (auto done = happen(next_event_++); !done) return done;
       }
-      if (auto settled = world_.settle(now_ns_); !settled) return settled;
+      if (auto settled = settle(now_ns_); !settled) return settled;
     }
     set_time(to_ns);
     return {};
+  }
+
+  // The workers know a snapshot's SNAT addresses before they have the snapshot.
+  tl::expected<void, std::string> settle(std::uint64_t at_ns) {
+    if (auto settled = world_.settle(at_ns); !settled) return settled;
+    if (snat_.learn(world_.snapshot()->snat_addresses())) return {};
+    return tl::unexpected("more than " + std::to_string(abi::kMaxSnatAddresses) + " different SNAT addresses");
   }
 
   void set_time(std::uint64_t at_ns) {
@@ -321,6 +331,15 @@ class Replay {
     return static_cast<std::uint32_t>(listeners);
   }
 
+  // As many as lb-dp has by default, where a target group needs them.
+  [[nodiscard]] std::size_t translation_capacity() const {
+    std::size_t capacity = 2;
+    for_each_config([&](const cp::Config& config) {
+      for (const cp::TargetGroup& group : config.groups) capacity = group.snat_addresses.empty() ? capacity : 65536;
+    });
+    return capacity;
+  }
+
   void for_each_config(const auto& visit) const {
     visit(script_.config);
     for (const cp::Config& config : script_.event_configs) visit(config);
@@ -341,6 +360,8 @@ class Replay {
   std::deque<nlohmann::ordered_json> lines_;      // of the last packets, not yet taken; verdict null: held
   std::vector<std::vector<std::uint64_t>> held_;  // by worker: which packets it has held
   std::size_t next_event_ = 0;
+  std::vector<std::vector<abi::Translation>> translations_;  // by worker
+  SnatBook snat_;
 };
 
 tl::expected<void, std::string> run_packets(Replay& replay, CaptureReader& reader, std::ostream* verdicts) {

@@ -33,7 +33,8 @@ Worker::Worker(const WorkerOptions& options, Output& output, std::span<std::span
                  .tables = tables,
                  .worker = options.index,
                  .notes = notes,
-                 .held_observer = this}),
+                 .held_observer = this,
+                 .snat = options.snat}),
       index_(options.index) {
   tables[options.index] = lines_;
   options.target_flows[options.index] = target_flows_.data();
@@ -69,13 +70,13 @@ Outcome Worker::process(const Snapshot& snapshot, std::span<const std::uint8_t> 
 void Worker::age(const Snapshot& snapshot, std::uint64_t now_ns) {
   pipeline_.tend(snapshot, now_ns);
   const auto lines = static_cast<std::uint32_t>(lines_.size());
-  while (now_ns - swept_ns_ > kLongestStepNs && flows_.flows() > 0) {
+  while (now_ns - swept_ns_ > kLongestStepNs && (flows_.flows() > 0 || stats_.snat_ports > 0)) {
     swept_ns_ += kLongestStepNs;
     pipeline_.age(snapshot, lines, swept_ns_);
   }
   if (now_ns - swept_ns_ < kSweepNs) return pipeline_.age(snapshot, 0, now_ns);  // what other workers tell, at once
   swept_ns_ = now_ns;
-  if (flows_.flows() > 0) pipeline_.age(snapshot, lines, now_ns);
+  if (flows_.flows() > 0 || stats_.snat_ports > 0) pipeline_.age(snapshot, lines, now_ns);
 }
 
 bool Worker::send(std::uint8_t /*out_port*/, const std::uint8_t* frame, std::uint32_t length) {

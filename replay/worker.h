@@ -12,6 +12,7 @@
 #include "dp/lb/flow_table.h"
 #include "dp/lb/pipeline.h"
 #include "dp/lb/snapshot.h"
+#include "dp/lb/translations.h"
 #include "replay/capture.h"
 
 namespace lb::replay {
@@ -51,6 +52,7 @@ struct WorkerOptions {
   std::uint32_t listener_capacity = 0;  // counter indices 0 … capacity-1
   NodeSecret secret{};
   std::uint32_t index = 0;
+  SnatBook* snat = nullptr;                      // of all workers
   std::span<const std::uint32_t*> target_flows;  // of every worker, by index: this one puts in its own
 };
 

@@ -111,7 +111,13 @@ Fields fields_of(const TargetGroup& group) {
     attribute("gue.port", number(group.gue_port));
     attribute("gue.ipv6_zero_checksum.enabled", boolean(group.gue_ipv6_zero_checksum));
   }
-  if (group.mode != abi::ForwardingMode::l2dsr) {
+  if (group.mode == abi::ForwardingMode::fullnat) {
+    attribute("snat.addresses", format_addresses(group.snat_addresses));
+    attribute("proxy_protocol_v2.enabled", boolean(group.proxy_protocol_v2));
+    attribute("client_address_option.enabled", boolean(group.client_address_option));
+  }
+  if (group.mode != abi::ForwardingMode::l2dsr && group.mode != abi::ForwardingMode::nat &&
+      group.mode != abi::ForwardingMode::fullnat) {
     attribute("outer_fragmentation.enabled", boolean(group.outer_fragmentation));
   }
   if (group.gre_key) attribute("gre.key", number(*group.gre_key));

@@ -31,6 +31,7 @@ class Validator {
     groups();
     listeners();
     targets();
+    snat_addresses();
     tunnel_sources();
     neighbours();
     hygiene();
@@ -212,7 +213,7 @@ class Validator {
   // Where the mode does not translate ports, a target's port must be among its listeners'. Told at the field that names it,
   // the group's only once.
   void target_port(const std::string& field, std::size_t index, const TargetGroup& group, std::uint16_t port) const {
-    if (port == 0 || group.mode == abi::ForwardingMode::nat) return;
+    if (port == 0 || group.mode == abi::ForwardingMode::nat || group.mode == abi::ForwardingMode::fullnat) return;
     for (const std::size_t user : users_[index]) {
       const Listener& listener = result_.listeners[user];
       const PortRange range{listener.first_port, listener.last_port};
@@ -289,6 +290,27 @@ class Validator {
                                                listener.vip + "' (" + format_address(address) + ") of listener '" +
                                                listener.name + "'");
       return;
+    }
+  }
+
+  // A SNAT address is no one's else: what is sent to it goes to the workers.
+  void snat_addresses() {
+    std::set<abi::IpAddress> different;
+    std::set<abi::IpAddress> of_targets;
+    for (const TargetGroup& group : result_.groups) {
+      for (const Target& target : group.targets) of_targets.insert(target.address);
+    }
+    for (int i = 0; i < file_.target_groups_size(); ++i) {
+      const std::string path = element("target_groups", i) + ".attributes.snat.addresses";
+      for (const abi::IpAddress& address : result_.groups[static_cast<std::size_t>(i)].snat_addresses) {
+        different.insert(address);
+        if (is_vip(address)) violation(path, format_address(address) + " is the address of a VIP");
+        if (of_targets.contains(address)) violation(path, format_address(address) + " is the address of a target");
+      }
+    }
+    if (different.size() > abi::kMaxSnatAddresses) {
+      violation("target_groups", "have " + std::to_string(different.size()) + " SNAT addresses together, at most " +
+                                     std::to_string(abi::kMaxSnatAddresses) + " are allowed");
     }
   }
 

@@ -18,8 +18,8 @@ abi::Stickiness stickiness(const config::Stickiness& from) {
 }
 
 abi::ForwardingMode forwarding_mode(const std::string& text) {
-  for (const auto mode :
-       {abi::ForwardingMode::l2dsr, abi::ForwardingMode::gue, abi::ForwardingMode::gre, abi::ForwardingMode::nat}) {
+  for (const auto mode : {abi::ForwardingMode::l2dsr, abi::ForwardingMode::gue, abi::ForwardingMode::gre,
+                          abi::ForwardingMode::nat, abi::ForwardingMode::fullnat}) {
     if (text == abi::to_string(mode)) return mode;
   }
   return abi::ForwardingMode::ipip;
@@ -55,6 +55,7 @@ class GroupValidator {
     tunnel();
     health_check();
     targets();
+    snat();
     shares();
     return std::move(group_);
   }
@@ -121,7 +122,9 @@ class GroupValidator {
     group_.gue_ipv6_zero_checksum = gue.ipv6_zero_checksum().enabled();
     if (gre.has_key()) group_.gre_key = gre.key();
     group_.outer_fragmentation = file_.attributes().outer_fragmentation().enabled();
-    if (group_.outer_fragmentation && group_.mode == abi::ForwardingMode::l2dsr) {
+    const bool is_tunnel = group_.mode != abi::ForwardingMode::l2dsr && group_.mode != abi::ForwardingMode::nat &&
+                           group_.mode != abi::ForwardingMode::fullnat;
+    if (group_.outer_fragmentation && !is_tunnel) {
       violation(".attributes.outer_fragmentation.enabled", "needs a forwarding_mode that is a tunnel");
     }
     if (file_.attributes().has_gue() && group_.mode != abi::ForwardingMode::gue) {
@@ -129,6 +132,47 @@ class GroupValidator {
     }
     if (file_.attributes().has_gre() && group_.mode != abi::ForwardingMode::gre) {
       violation(".attributes.gre", "needs forwarding_mode: gre");
+    }
+  }
+
+  void snat() {
+    const config::Attributes& from = file_.attributes();
+    group_.proxy_protocol_v2 = from.proxy_protocol_v2().enabled();
+    group_.client_address_option = from.client_address_option().enabled();
+    if (group_.mode != abi::ForwardingMode::fullnat) {
+      if (from.has_snat()) violation(".attributes.snat", "needs forwarding_mode: fullnat");
+      for (const auto& [enabled, field] :
+           {std::pair(group_.proxy_protocol_v2, ".attributes.proxy_protocol_v2.enabled"),
+            std::pair(group_.client_address_option, ".attributes.client_address_option.enabled")}) {
+        if (enabled) violation(field, "needs forwarding_mode: fullnat: in the other modes targets see the client's address");
+      }
+      return;
+    }
+    if (group_.proxy_protocol_v2 && group_.client_address_option) {
+      violation(".attributes.client_address_option.enabled",
+                "excludes proxy_protocol_v2.enabled: one of them tells the client");
+    }
+    if ((group_.proxy_protocol_v2 || group_.client_address_option) && group_.protocol != ListenerProtocol::tcp) {
+      violation(
+          group_.proxy_protocol_v2 ? ".attributes.proxy_protocol_v2.enabled" : ".attributes.client_address_option.enabled",
+          "needs protocol: TCP");
+    }
+    if (from.snat().addresses().empty()) {
+      violation(".forwarding_mode", "fullnat needs attributes.snat.addresses");
+      return;
+    }
+    const auto addresses = parse_addresses(from.snat().addresses(), abi::kMaxSnatAddresses);
+    if (!addresses) {
+      violation(".attributes.snat.addresses",
+                "must be a list of unicast addresses and prefixes, as 10.0.0.9,10.1.0.0/28, of at most " +
+                    std::to_string(abi::kMaxSnatAddresses) + " addresses, not '" + from.snat().addresses() + "'");
+      return;
+    }
+    group_.snat_addresses = *addresses;
+    for (const Target& target : group_.targets) {
+      if (std::ranges::any_of(*addresses, [&](const auto& a) { return a.is_v4() == target.address.is_v4(); })) continue;
+      violation(".attributes.snat.addresses", "has no address of the family of target " + format_address(target.address));
+      return;
     }
   }
 

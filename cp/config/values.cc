@@ -69,6 +69,59 @@ bool is_host_address(const abi::IpAddress& address) {
   return !address.is_zero() && address != loopback && b[0] != 0xff && !link_local;
 }
 
+namespace {
+
+abi::IpAddress plus(abi::IpAddress address, std::size_t more) {
+  for (std::size_t i = 16; i > 0 && more > 0; --i) {
+    more += address.bytes[i - 1];
+    address.bytes[i - 1] = static_cast<std::uint8_t>(more);
+    more >>= 8;
+  }
+  return address;
+}
+
+bool v4_first(const abi::IpAddress& a, const abi::IpAddress& b) {
+  return a.is_v4() != b.is_v4() ? a.is_v4() : a < b;
+}
+
+}  // namespace
+
+std::optional<std::vector<abi::IpAddress>> parse_addresses(std::string_view text, std::size_t most) {
+  std::vector<abi::IpAddress> addresses;
+  for (bool more = true; more;) {
+    const std::size_t comma = text.find(',');
+    std::string_view entry = text.substr(0, comma);
+    more = comma != std::string_view::npos;
+    if (more) text.remove_prefix(comma + 1);
+    while (!entry.empty() && entry.front() == ' ') entry.remove_prefix(1);
+    const auto prefix = parse_prefix(entry);
+    if (!prefix || !host_bits_are_zero(*prefix) || !is_host_address(prefix->address)) return std::nullopt;
+    const std::size_t bits = 128U - prefix->length;
+    if (bits > 16 || addresses.size() + (std::size_t{1} << bits) > most) return std::nullopt;
+    for (std::size_t n = 0; n < std::size_t{1} << bits; ++n) addresses.push_back(plus(prefix->address, n));
+  }
+  std::sort(addresses.begin(), addresses.end(), v4_first);
+  addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
+  return addresses;
+}
+
+std::string format_addresses(const std::vector<abi::IpAddress>& addresses) {
+  std::string text;
+  for (std::size_t at = 0; at < addresses.size();) {
+    std::size_t bits = 16;
+    const auto holds = [&] {
+      const std::size_t size = std::size_t{1} << bits;
+      return at + size <= addresses.size() &&
+             abi::masked(addresses[at], static_cast<std::uint32_t>(128 - bits)) == addresses[at] &&
+             addresses[at + size - 1] == plus(addresses[at], size - 1);
+    };
+    while (bits > 0 && !holds()) --bits;
+    text += (text.empty() ? "" : ",") + format_prefix({addresses[at], static_cast<std::uint8_t>(128 - bits)});
+    at += std::size_t{1} << bits;
+  }
+  return text;
+}
+
 bool is_prime(std::uint32_t number) {
   if (number < 4) return number > 1;
   if (number % 2 == 0) return false;

@@ -34,6 +34,12 @@ bool host_bits_are_zero(const AddressPrefix& prefix);
 // Can be the address of one host: not unspecified, loopback, link-local (IPv6), multicast, broadcast or reserved.
 bool is_host_address(const abi::IpAddress& address);
 
+// List of addresses and prefixes, host bits 0: 10.0.0.9,10.1.0.0/28. All their addresses, sorted, IPv4 first, each once, at
+// least one and at most `most`.
+std::optional<std::vector<abi::IpAddress>> parse_addresses(std::string_view text, std::size_t most);
+// As few prefixes as hold just these, sorted and each once.
+std::string format_addresses(const std::vector<abi::IpAddress>& addresses);
+
 bool is_prime(std::uint32_t number);
 
 // First a letter or digit, then letters, digits, - _ and dots.

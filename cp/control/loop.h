@@ -129,6 +129,7 @@ class Controller::Loop {
   void watch_network();
   void network_changed();
   void look_up_paths();
+  void watch_snat();
   [[nodiscard]] std::vector<abi::IpAddress> addresses_with(const Config& config) const;
   void look_up_all(const Config& config, const std::vector<abi::IpAddress>& addresses);
   void follow_members();
@@ -181,6 +182,10 @@ class Controller::Loop {
   std::optional<CompiledSnapshot> in_force_;  // every worker forwards by it
   abi::Generation active_;
   double last_apply_seconds_ = 0;
+  std::uint64_t snat_refused_ = 0;  // counter, a second ago
+  bool snat_seen_ = false;          // … of an lb-dp that was there then
+  bool snat_exhausted_ = false;
+  std::chrono::steady_clock::time_point snat_refused_at_;
   bool commit_scheduled_ = false;
   bool first_published_ = false;
   SteadyTime started_at_;

@@ -125,10 +125,30 @@ void Controller::Loop::tick() {
   notify_manager("WATCHDOG=1");
   mirror_->tick(std::chrono::steady_clock::now());
   look_up_paths();
+  watch_snat();
   tick_timer_.expires_after(1s);
   tick_timer_.async_wait([this](const auto& error) {
     if (!error) tick();
   });
+}
+
+// Says when fullnat flows begin to be refused for want of SNAT ports, and when that has not happened for a while.
+void Controller::Loop::watch_snat() {
+  constexpr auto kQuiet = 10s;
+  const auto now = std::chrono::steady_clock::now();
+  const std::uint64_t refused = stats_.totals()[static_cast<std::size_t>(abi::Counter::snat_refused)];
+  const bool more = refused != snat_refused_ && snat_seen_;
+  if (more && !snat_exhausted_) {
+    event({unix_ms_now(), "snat", "free", "exhausted", "",
+           std::to_string(refused - snat_refused_) + " flows were refused within a second: no SNAT port was free"});
+  }
+  if (!more && snat_exhausted_ && now - snat_refused_at_ >= kQuiet) {
+    event({unix_ms_now(), "snat", "exhausted", "free", "", "no flow has been refused for 10 s"});
+    snat_exhausted_ = false;
+  }
+  if (more) snat_exhausted_ = true, snat_refused_at_ = now;
+  snat_refused_ = refused;
+  snat_seen_ = data_plane_.has_value();
 }
 
 // ---- probes ----
@@ -284,6 +304,7 @@ explain::Context Controller::Loop::explain_context() {
   }
   if (data_plane_) {
     context.worker_tables = data_plane_->flows->tables();
+    context.translations = data_plane_->flows->translations();
     context.secret = data_plane_->flows->node_secret();
     context.owner = data_plane_->flows;
   }

@@ -10,7 +10,9 @@
 #include "dp/abi/counters.h"
 #include "dp/lb/explain_flow.h"
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/fullnat.h"
 #include "dp/lb/nat.h"
+#include "dp/lb/translations.h"
 #include "dp/lb/vip_table.h"
 
 namespace lb::cp::explain {
@@ -51,8 +53,9 @@ class Explainer {
   Explainer(const Context& context, const net::FlowKey& key) : context_(context), snapshot_(*context.snapshot), key_(key) {}
 
   Answer answer(std::uint64_t now_ns) {
-    if (explain_reply(now_ns)) return std::move(answer_);
+    if (explain_snat_reply() || explain_reply(now_ns)) return std::move(answer_);
     look_into_tables(now_ns);
+    look_for_translation(now_ns);
     decision_ = explain_flow(snapshot_, key_, answer_.entry, &context_.secret);
     answer_.listener = some(decision_.listener);
     answer_.group = some(decision_.group);
@@ -94,6 +97,90 @@ class Explainer {
   }
 
   std::string group_name(std::uint32_t group) const { return std::string(snapshot_.name(snapshot_.groups()[group].name)); }
+
+  // A fullnat flow's translation, told by its client's or its target's tuple.
+  template <typename Wanted>
+  std::optional<abi::Translation> find_translation(const Wanted& wanted) {
+    std::optional<abi::Translation> newest;
+    for (std::uint32_t worker = 0; worker < context_.translations.size(); ++worker) {
+      const auto slots = context_.translations[worker];
+      for (std::uint32_t slot = 0; slot < slots.size(); ++slot) {
+        if (slots[slot].snat_port == 0) continue;
+        const auto flow = Translations::peek_in(slots, slot);
+        if (!flow || flow->protocol != key_.protocol || !wanted(*flow)) continue;
+        if (newest && static_cast<std::int32_t>(flow->tick - newest->tick) < 0) continue;
+        newest = flow;
+        translated_by_ = worker;
+      }
+    }
+    return newest;
+  }
+
+  bool uses_snat() const { return !snapshot_.snat_addresses().empty() && !context_.translations.empty(); }
+
+  // A flow whose entry is gone is known by its translation all the same.
+  void look_for_translation(std::uint64_t now_ns) {
+    if (!uses_snat() || !is_vip(vip_table_of(snapshot_), key_.destination)) return;
+    translation_ = find_translation([&](const abi::Translation& flow) {
+      return flow.client == key_.source && flow.client_port == key_.source_port && flow.vip == key_.destination &&
+             flow.vip_port == key_.destination_port;
+    });
+    if (!translation_ || answer_.entry) return;
+    answer_.entry = view_of(snapshot_, *translation_, static_cast<std::uint32_t>(now_ns / kTickNs));
+    if (answer_.entry) answer_.worker = translated_by_;
+  }
+
+  // Whether the key is of a packet to a SNAT address: a fullnat target's reply, or nothing of lb's.
+  bool explain_snat_reply() {
+    const auto addresses = snapshot_.snat_addresses();
+    if (std::find(addresses.begin(), addresses.end(), key_.destination) == addresses.end()) return false;
+    const std::string to = format_address_port(key_.destination, key_.destination_port);
+    const auto flow = find_translation([&](const abi::Translation& candidate) {
+      return candidate.snat == key_.destination && candidate.snat_port == key_.destination_port &&
+             candidate.target == key_.source && candidate.target_port == key_.source_port;
+    });
+    answer_.flow = flow ? "hit" : "none";
+    answer_.verdict = flow ? "tx" : "drop";
+    if (!flow) {
+      answer_.reason = abi::to_string(abi::DropReason::no_translation);
+      step("translation",
+           "no worker has given " + to + " to a flow to " + format_address_port(key_.source, key_.source_port));
+      answer_.explanation =
+          "The packet is for a SNAT address and belongs to no flow: its sender is answered with a reset or " +
+          std::string("\"port unreachable\", at a limited rate.");
+      return true;
+    }
+    answer_.worker = translated_by_;
+    if (const abi::Target* found = target(flow->target_id); found != nullptr && found->address == flow->target) {
+      answer_.target = flow->target_id;
+      answer_.group = found->group;
+    }
+    const std::string client = format_address_port(flow->client, flow->client_port);
+    const std::string vip = format_address_port(flow->vip, flow->vip_port);
+    step("translation, worker " + std::to_string(translated_by_), translation_text(*flow));
+    step("fullnat", "source becomes " + vip + ", destination " + client + ", and the packet leaves the way its flow's came");
+    answer_.explanation = "A reply of " + format_address_port(key_.source, key_.source_port) + " to the flow of " + client +
+                          ", which worker " + std::to_string(translated_by_) + " has given " + to + ": it leaves from " +
+                          vip + ", on whichever worker it lands.";
+    return true;
+  }
+
+  static std::string translation_text(const abi::Translation& flow) {
+    constexpr const char* kNames[abi::kTranslationStateCount] = {"free", "opening", "answered", "established", "closed"};
+    const auto state = static_cast<std::size_t>(flow.state);
+    return format_address_port(flow.client, flow.client_port) + " is " + format_address_port(flow.snat, flow.snat_port) +
+           " towards " + format_address_port(flow.target, flow.target_port) + ", " +
+           (state < abi::kTranslationStateCount ? kNames[state] : "?");
+  }
+
+  std::string client_address_text(const abi::Target& found) const {
+    switch (snapshot_.groups()[found.group].client_address) {
+      case abi::ClientAddress::hidden: return "";
+      case abi::ClientAddress::proxy_v2: return ", a PROXY header tells it the client's address";
+      case abi::ClientAddress::tcp_option: return ", TCP option 254 tells it the client's address";
+    }
+    return "";
+  }
 
   // Whether the key is of a packet from a nat target's port: a reply goes back to its client, anything else is the kernel's.
   bool explain_reply(std::uint64_t now_ns) {
@@ -285,6 +372,13 @@ class Explainer {
                              ", the client's address stays; replies leave from " +
                              format_address_port(key_.destination, key_.destination_port));
     }
+    if (found->mode == abi::ForwardingMode::fullnat) {
+      if (translation_) step("translation, worker " + std::to_string(translated_by_), translation_text(*translation_));
+      return step("fullnat", "destination becomes " + label(answer_.target) + ", source " +
+                                 (translation_ ? format_address_port(translation_->snat, translation_->snat_port)
+                                               : "a SNAT address and port that are free") +
+                                 client_address_text(*found));
+    }
     step(std::string(abi::to_string(found->mode)), outer_header(*found));
   }
 
@@ -367,6 +461,8 @@ class Explainer {
   const net::FlowKey& key_;
   std::vector<std::optional<FlowView>> views_;
   FlowDecision decision_;
+  std::optional<abi::Translation> translation_;  // fullnat: of the flow asked about
+  std::uint32_t translated_by_ = 0;              // worker
   Answer answer_;
 };
 

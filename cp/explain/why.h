@@ -22,6 +22,7 @@ namespace lb::cp::explain {
 struct Context {
   std::shared_ptr<const lb::Snapshot> snapshot;               // nullptr: nothing accepted yet
   std::vector<std::span<const abi::FlowLine>> worker_tables;  // empty while lb-dp is away
+  std::vector<std::span<const abi::Translation>> translations;  // fullnat, by worker; empty as worker_tables
   NodeSecret secret{};
   std::shared_ptr<const void> owner;  // keeps the tables mapped
 };

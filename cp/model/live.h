@@ -64,7 +64,9 @@ struct LiveWorker {
   abi::Generation generation;
   std::uint64_t flows = 0;
   std::uint64_t flow_capacity = 0;
-  std::uint64_t in_flight = 0;  // packets held
+  std::uint64_t in_flight = 0;      // packets held
+  std::uint64_t snat_ports = 0;     // fullnat: in use
+  std::uint64_t snat_capacity = 0;  // of so many
   double busy = 0;
   std::vector<std::uint64_t> counters;  // by abi::Counter
 };

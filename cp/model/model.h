@@ -91,10 +91,13 @@ struct TargetGroup {
   std::uint16_t port = 0;
   abi::ForwardingMode mode = abi::ForwardingMode::ipip;
   abi::Stickiness stickiness = abi::Stickiness::five_tuple;
-  std::uint16_t gue_port = abi::kGuePort;  // gue: UDP destination port
-  bool gue_ipv6_zero_checksum = false;     // gue: RFC 6935
-  std::optional<std::uint32_t> gre_key;    // gre: RFC 2890
-  bool outer_fragmentation = false;        // tunnels: fragment the outer packet where it does not fit
+  std::uint16_t gue_port = abi::kGuePort;      // gue: UDP destination port
+  bool gue_ipv6_zero_checksum = false;         // gue: RFC 6935
+  std::optional<std::uint32_t> gre_key;        // gre: RFC 2890
+  std::vector<abi::IpAddress> snat_addresses;  // fullnat: sorted, IPv4 first, each once
+  bool proxy_protocol_v2 = false;              // fullnat, TCP: client address in a PROXY header
+  bool client_address_option = false;          // fullnat, TCP: client address in TCP option 254
+  bool outer_fragmentation = false;            // tunnels: fragment the outer packet where it does not fit
   abi::Algorithm algorithm = abi::Algorithm::maglev;
   std::uint32_t table_size = 65537;
   std::chrono::seconds deregistration_delay{300};

@@ -69,6 +69,7 @@ class Assembly {
     root.ports = bytes.add(std::span<const abi::Port>(ports_));
     root.return_table = bytes.add(std::span<const abi::VipCell>(returns.table));
     root.return_listeners = bytes.add(std::span<const std::uint32_t>(returns.range_listeners));
+    root.snat_addresses = bytes.add(std::span<const abi::IpAddress>(snat_addresses_));
     root.names = bytes.add(std::span<const char>(names_));
     std::copy(cells.prefix_lengths.begin(), cells.prefix_lengths.end(), root.vip_prefix_lengths);
     root.tunnel_source_v4 = tunnel_source(input_.tunnel_source_v4);
@@ -199,6 +200,12 @@ class Assembly {
     group.stickiness = config.stickiness;
     group.fail_open = input.fail_open ? 1 : 0;
     group.algorithm = config.algorithm;
+    group.client_address = config.proxy_protocol_v2       ? abi::ClientAddress::proxy_v2
+                           : config.client_address_option ? abi::ClientAddress::tcp_option
+                                                          : abi::ClientAddress::hidden;
+    group.first_snat = static_cast<std::uint32_t>(snat_addresses_.size());
+    group.snat_count = static_cast<std::uint32_t>(config.snat_addresses.size());
+    snat_addresses_.insert(snat_addresses_.end(), config.snat_addresses.begin(), config.snat_addresses.end());
     std::uint32_t unit = 0;
     for (const auto& [target, from] : rotation) unit = std::gcd(unit, from->weight);
     group.weight_unit = static_cast<std::uint16_t>(std::max(unit, 1U));
@@ -325,6 +332,7 @@ class Assembly {
   std::vector<abi::TargetGroup> groups_;
   std::vector<std::uint32_t> group_targets_;
   std::vector<abi::Target> targets_;
+  std::vector<abi::IpAddress> snat_addresses_;
   std::vector<abi::Port> ports_;
   std::vector<char> names_;
 };

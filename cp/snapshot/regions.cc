@@ -96,6 +96,16 @@ tl::expected<std::shared_ptr<const FlowRegion>, std::string> FlowRegion::map(int
   for (std::uint32_t worker = 0; worker < header.worker_count; ++worker) {
     region->tables_.emplace_back(first + worker * lines, lines);
   }
+  const std::uint64_t slots = header.translations_per_worker;
+  if (slots > header.size_bytes / sizeof(abi::Translation) ||
+      !inside(header.translations_offset, slots * header.worker_count, sizeof(abi::Translation), sizeof header,
+              header.size_bytes)) {
+    return refuse("flow region", "a table of translations leaves it");
+  }
+  const auto* first_slot = reinterpret_cast<const abi::Translation*>(bytes->data() + header.translations_offset);
+  for (std::uint32_t worker = 0; worker < header.worker_count; ++worker) {
+    region->translations_.emplace_back(first_slot + worker * slots, slots);
+  }
   return region;
 }
 

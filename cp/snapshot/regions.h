@@ -57,6 +57,8 @@ class FlowRegion {
 
   // One span of lines per worker.
   [[nodiscard]] const std::vector<std::span<const abi::FlowLine>>& tables() const { return tables_; }
+  // Of mode fullnat, one span per worker; as they are being written: read copies (Translations::peek_in).
+  [[nodiscard]] const std::vector<std::span<const abi::Translation>>& translations() const { return translations_; }
   [[nodiscard]] const std::array<std::uint8_t, 16>& node_secret() const { return header_.node_secret; }
 
  private:
@@ -64,6 +66,7 @@ class FlowRegion {
   abi::FlowRegionHeader header_;
   std::span<const std::byte> bytes_;
   std::vector<std::span<const abi::FlowLine>> tables_;
+  std::vector<std::span<const abi::Translation>> translations_;
 };
 
 }  // namespace lb::cp

@@ -116,6 +116,10 @@ void add_workers(Page& page, const LiveState& live) {
   MetricFamily capacity{"lb_worker_flow_capacity", "entries a worker's flow table can hold", MetricType::Gauge, {}};
   MetricFamily in_flight{
       "lb_worker_in_flight", "packets a worker holds: fragments before their first one", MetricType::Gauge, {}};
+  MetricFamily snat_ports{
+      "lb_worker_snat_ports", "SNAT ports in use, those that wait to be given again included", MetricType::Gauge, {}};
+  MetricFamily snat_capacity{
+      "lb_worker_snat_capacity", "SNAT ports that a worker can have in use at once", MetricType::Gauge, {}};
   MetricFamily busy{
       "lb_worker_busy_ratio", "share of time a worker spent on packets since it started", MetricType::Gauge, {}};
   for (const LiveWorker& worker : live.workers) {
@@ -123,9 +127,11 @@ void add_workers(Page& page, const LiveState& live) {
     Page::value(flows, labels, static_cast<double>(worker.flows));
     Page::value(capacity, labels, static_cast<double>(worker.flow_capacity));
     Page::value(in_flight, labels, static_cast<double>(worker.in_flight));
+    Page::value(snat_ports, labels, static_cast<double>(worker.snat_ports));
+    Page::value(snat_capacity, labels, static_cast<double>(worker.snat_capacity));
     Page::value(busy, labels, worker.busy);
   }
-  for (MetricFamily* family : {&flows, &capacity, &in_flight, &busy}) {
+  for (MetricFamily* family : {&flows, &capacity, &in_flight, &snat_ports, &snat_capacity, &busy}) {
     page.family(family->name, family->help, family->type).metric = std::move(family->metric);
   }
 }

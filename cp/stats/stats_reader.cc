@@ -69,6 +69,8 @@ std::vector<LiveWorker> StatsReader::workers() const {
     row.flows = load(stats.flows);
     row.flow_capacity = load(stats.flow_capacity);
     row.in_flight = load(stats.in_flight);
+    row.snat_ports = load(stats.snat_ports);
+    row.snat_capacity = load(stats.snat_capacity);
     const std::uint64_t total_tsc = load(stats.total_tsc);
     if (total_tsc != 0) row.busy = static_cast<double>(load(stats.busy_tsc)) / static_cast<double>(total_tsc);
     row.counters.resize(abi::kCounterCount);

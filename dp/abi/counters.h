@@ -36,7 +36,9 @@ namespace lb::abi {
   X(flow_reset, "flows", "tracked flows reset because their target is unhealthy or gone")                     \
   X(fail_open_flows, "flows", "flows picked while their target group was fail-open")                          \
   X(flow_refused, "flows", "flows refused because the flow table had no room for the entry their mode needs") \
-  X(returned_packets, "packets", "of the forwarded packets: replies of nat targets, sent on to clients")      \
+  X(snat_refused, "flows", "fullnat flows refused because no SNAT port of their target group was free")       \
+  X(snat_evicted, "flows", "fullnat flows without an answer that gave their SNAT port to another")            \
+  X(returned_packets, "packets", "of the forwarded packets: replies of nat and fullnat targets, to clients")  \
   X(flow_moved_lines, "entries", "entries moved to their other line to make room")                            \
   X(flow_adopted, "flows", "flows taken over from another worker's table")                                    \
   X(fragment_notes_lost, "notes", "first fragments forgotten early, to note newer ones")                      \
@@ -67,6 +69,8 @@ namespace lb::abi {
   X(no_target, "target group has no target")                                                              \
   X(flow_table_full, "flow table has no room for a flow that needs an entry, and no reset could be sent") \
   X(no_way_back, "too many neighbours send flows of nat listeners: no room to remember the way back")     \
+  X(snat_exhausted, "no SNAT port is free for the flow, and no answer could be sent")                     \
+  X(no_translation, "packet to a SNAT address that belongs to no flow")                                   \
   X(next_hop_unresolved, "no MAC address is known for the way to the target")                             \
   X(no_tunnel_source, "no tunnel source address of the outer family is configured")                       \
   X(too_big, "packet does not fit the MTU towards the target")                                            \
@@ -148,7 +152,9 @@ struct alignas(kCacheLineBytes) WorkerStats {
   std::uint64_t busy_tsc = 0;       // TSC cycles spent on bursts that had packets
   std::uint64_t total_tsc = 0;      // TSC cycles since the worker started
   std::uint64_t lcore = 0;
-  std::uint64_t in_flight = 0;  // gauge: packets held (fragments before their first one)
+  std::uint64_t in_flight = 0;      // gauge: packets held (fragments before their first one)
+  std::uint64_t snat_ports = 0;     // gauge: SNAT ports in use, those that wait to be given again included
+  std::uint64_t snat_capacity = 0;  // how many there are, or how many translations fit if that is less
   std::array<std::uint64_t, (kCounterCount + 7) / 8 * 8> counters{};
 };
 

@@ -44,7 +44,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Root, group_targets), offsetof(Root, targets), offsetof(Root, ports), offsetof(Root, names),
               offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6), offsetof(Root, hygiene),
               offsetof(Root, security_segment), offsetof(Root, security_epoch), offsetof(Root, vip_prefix_lengths),
-              offsetof(Root, return_table), offsetof(Root, return_listeners));
+              offsetof(Root, return_table), offsetof(Root, return_listeners), offsetof(Root, snat_addresses));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
@@ -74,7 +74,9 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(TargetGroup, target_count), offsetof(TargetGroup, table_hash), offsetof(TargetGroup, name),
               offsetof(TargetGroup, tcp_idle_timeout_s), offsetof(TargetGroup, udp_idle_timeout_s),
               offsetof(TargetGroup, mode), offsetof(TargetGroup, stickiness), offsetof(TargetGroup, fail_open),
-              offsetof(TargetGroup, algorithm), offsetof(TargetGroup, weight_unit), kAlgorithmCount);
+              offsetof(TargetGroup, algorithm), offsetof(TargetGroup, weight_unit), kAlgorithmCount,
+              offsetof(TargetGroup, client_address), offsetof(TargetGroup, first_snat), offsetof(TargetGroup, snat_count),
+              kClientAddressCount);
   h = size_align<Target>(h);
   h = mix_all(h, offsetof(Target, identity), offsetof(Target, group), offsetof(Target, port), offsetof(Target, weight),
               offsetof(Target, flags), offsetof(Target, tracked), offsetof(Target, state), offsetof(Target, out_port),
@@ -95,6 +97,10 @@ constexpr std::uint64_t region_fingerprint() {
               offsetof(FlowRegionHeader, directory_offset), offsetof(FlowRegionHeader, lines_offset));
   h = size_align<FlowLine>(h);
   h = mix_all(h, offsetof(FlowLine, key), offsetof(FlowLine, meta), offsetof(FlowLine, sequence));
+  h = mix_all(h, offsetof(FlowRegionHeader, translations_offset), offsetof(FlowRegionHeader, translations_per_worker));
+  h = size_align<Translation>(h);
+  h = mix_all(h, offsetof(Translation, tick), offsetof(Translation, client), offsetof(Translation, client_port),
+              offsetof(Translation, target_id), offsetof(Translation, hash), offsetof(Translation, way));
   h = size_align<StatsRegionHeader>(h);
   h = size_align<WorkerStats>(h);
   h = mix_all(h, offsetof(WorkerStats, counters), offsetof(StatsRegionHeader, workers_offset),

@@ -11,6 +11,7 @@
 //   │ group_targets[]│   u16 slot value → u32 target id
 //   │ targets[]      │   indexed by dense target id, one cache line each
 //   │ return_table[] │   where replies of nat targets come from
+//   │ snat_addresses[]   sources of fullnat flows, by group
 //   │ ports[] names[]│
 //   └────────────────┘
 //
@@ -158,8 +159,11 @@ struct alignas(kCacheLineBytes) TargetGroup {
   Stickiness stickiness = Stickiness::five_tuple;
   std::uint8_t fail_open = 0;  // 1: too few healthy targets, all get traffic
   Algorithm algorithm = Algorithm::maglev;
-  std::uint16_t weight_unit = 1;  // greatest common divisor of the weights in rotation; at least 1
-  std::uint8_t reserved[2] = {};
+  std::uint16_t weight_unit = 1;                         // greatest common divisor of the weights in rotation; at least 1
+  ClientAddress client_address = ClientAddress::hidden;  // fullnat
+  std::uint8_t reserved = 0;
+  std::uint32_t first_snat = 0;  // fullnat: into Root::snat_addresses
+  std::uint32_t snat_count = 0;  // how many; each at most once
 };
 static_assert(sizeof(TargetGroup) == 64);
 
@@ -245,6 +249,7 @@ struct Root {
   std::uint32_t security_segment = kNoIndex;  // into segments; kNoIndex: no listener has a security group
   // A hash of all rules and of who has which group: another one means that tracked flows are to be asked again.
   std::uint64_t security_epoch = 0;
+  Table snat_addresses;                      // IpAddress; each group's in a row
   std::uint64_t vip_prefix_lengths[3] = {};  // bit L of these 192: there is a VIP with prefix_length L < 128
 };
 static_assert(std::is_trivially_copyable_v<Root> && std::is_standard_layout_v<Root>);

@@ -48,10 +48,16 @@ using MacAddress = std::array<std::uint8_t, 6>;
 enum class Protocol : std::uint8_t { icmp = 1, ipip = 4, tcp = 6, udp = 17, ipv6_in = 41, gre = 47, icmpv6 = 58 };
 
 // How a packet travels to its target.
-enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1, gue = 2, gre = 3, nat = 5 };
-inline constexpr std::uint8_t kForwardingModeCount = 6;  // numbers below it that to_string() does not know are no modes
+enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1, gue = 2, gre = 3, nat = 5, fullnat = 6 };
+inline constexpr std::uint8_t kForwardingModeCount = 7;  // numbers below it that to_string() does not know are no modes
 
 inline constexpr std::uint16_t kGuePort = 6080;  // of IANA; the default
+
+// How the target of a fullnat flow, who sees a SNAT address, is told the client's.
+enum class ClientAddress : std::uint8_t { hidden = 0, proxy_v2 = 1, tcp_option = 2 };
+inline constexpr std::uint8_t kClientAddressCount = 3;
+
+inline constexpr std::uint32_t kMaxSnatAddresses = 256;  // different ones, of all target groups
 
 // What the bytes of the source tuple are that choose a slot: stickiness of a target group.
 enum class Stickiness : std::uint8_t { five_tuple = 0, source_ip = 1, source_ip_dest_ip = 2, source_ip_dest_ip_proto = 3 };
@@ -87,6 +93,7 @@ inline constexpr std::uint8_t kTargetStateCount = 7;
     case ForwardingMode::gue: return "gue";
     case ForwardingMode::gre: return "gre";
     case ForwardingMode::nat: return "nat";
+    case ForwardingMode::fullnat: return "fullnat";
   }
   return "?";
 }

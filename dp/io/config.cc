@@ -257,6 +257,7 @@ void read_tunables(Section& root, DpConfig& config) {
 
   Section flow_table = root.section("flow_table");
   flow_table.number("flows_per_worker", 1024, 1U << 28, config.flow_table.flows_per_worker);
+  flow_table.number("translations_per_worker", 1024, 1U << 24, config.flow_table.translations_per_worker);
   flow_table.absolute_path("path", config.flow_table.path);
   flow_table.finish();
 

@@ -58,6 +58,7 @@ struct DpConfig {
   } idle;
   struct {
     std::uint32_t flows_per_worker = 1U << 20;  // 1024…2^28
+    std::uint32_t translations_per_worker = 1U << 16;  // 1024…2^24, of fullnat flows
     std::string path;                           // default: hugetlbfs where there are free pages, else /dev/shm
   } flow_table;
   struct {

@@ -1,6 +1,7 @@
 #include "dp/lb/answer.h"
 
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/fullnat.h"
 #include "dp/net/icmp.h"
 #include "dp/net/reply.h"
 
@@ -18,6 +19,10 @@ void set_answer(Work& work, std::uint32_t i, std::uint32_t length, abi::DropReas
 // In the client's name, the way the client's packets go.
 void reset_target(Work& work, std::uint32_t i, const abi::Target& target) {
   if (work.options.extra == nullptr || (target.flags & abi::kTargetResolved) == 0) return;
+  if (target.mode == abi::ForwardingMode::fullnat) {
+    if (reset_fullnat_target(work, i, target)) ++count(work, abi::Counter::originated_rst);
+    return;
+  }
   constexpr std::uint32_t kRoomBytes = 64;
   std::uint8_t buffer[kRoomBytes + net::kMaxResetBytes];
   std::uint8_t* frame = buffer + kRoomBytes;
@@ -47,23 +52,33 @@ void answer_echo(Work& work, std::uint32_t i) {
   set_answer(work, i, length, abi::DropReason::answered_echo, abi::Counter::originated_icmp);
 }
 
-void refuse_untracked(Work& work, std::uint32_t i) {
-  ++count(work, abi::Counter::flow_refused);
+void refuse(Work& work, std::uint32_t i, abi::DropReason reason) {
   std::uint8_t* frame = work.burst->data[i];
   const net::ParsedPacket& packet = packet_of(work, i);
-  const bool tcp = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp);
-  const std::uint32_t length = tcp && work.resets.take(work.now_ns) ? net::build_reset_to_client(frame, packet, frame) : 0;
-  if (length == 0) return drop(work, i, abi::DropReason::flow_table_full);
-  set_answer(work, i, length, abi::DropReason::answered_rst, abi::Counter::originated_rst);
+  const bool tcp = packet.protocol == kTcp;
+  if (packet.key.destination_port == 0 || !(tcp ? work.resets : work.errors).take(work.now_ns)) return drop(work, i, reason);
+  const std::uint32_t length = tcp ? net::build_reset_to_client(frame, packet, frame)
+                                   : net::build_port_unreachable(frame, packet, work.burst->tailroom[i], frame);
+  if (length == 0) return drop(work, i, reason);
+  set_answer(work, i, length, tcp ? abi::DropReason::answered_rst : abi::DropReason::answered_icmp,
+             tcp ? abi::Counter::originated_rst : abi::Counter::originated_icmp);
+}
+
+void refuse_untracked(Work& work, std::uint32_t i) {
+  ++count(work, abi::Counter::flow_refused);
+  refuse(work, i, abi::DropReason::flow_table_full);
 }
 
 void answer_too_big(Work& work, std::uint32_t i, const abi::Target& target) {
+  answer_too_big(work, i, target.mtu_bytes - std::min<std::uint32_t>(target.mtu_bytes, outer_bytes(target)));
+}
+
+void answer_too_big(Work& work, std::uint32_t i, std::uint32_t fits_bytes) {
   const net::ParsedPacket& packet = packet_of(work, i);
-  const std::uint32_t fits = target.mtu_bytes - std::min<std::uint32_t>(target.mtu_bytes, outer_bytes(target));
   if (packet.dont_fragment == 0 || packet.key.destination_port == 0 || !work.errors.take(work.now_ns))
     return drop(work, i, abi::DropReason::too_big);
   std::uint8_t* frame = work.burst->data[i];
-  const std::uint32_t length = net::build_packet_too_big(frame, packet, fits, frame);
+  const std::uint32_t length = net::build_packet_too_big(frame, packet, fits_bytes, frame);
   if (length == 0) return drop(work, i, abi::DropReason::too_big);
   set_answer(work, i, length, abi::DropReason::answered_icmp, abi::Counter::originated_icmp);
 }

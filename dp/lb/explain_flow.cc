@@ -103,7 +103,7 @@ FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, con
   FlowDecision decision = decide(snapshot, key, entry, tcp_flags);
   if (decision.verdict != Verdict::tx) return decision;
   const abi::Target& target = snapshot.targets()[decision.target];
-  if (target.mode == abi::ForwardingMode::l2dsr || target.mode == abi::ForwardingMode::nat) return decision;
+  if (target.mode == abi::ForwardingMode::l2dsr || target.mode >= abi::ForwardingMode::nat) return decision;
   const abi::TunnelSource& source = tunnel_source_of(snapshot, target);
   if (source.present == 0) {
     set_drop(decision, abi::DropReason::no_tunnel_source);

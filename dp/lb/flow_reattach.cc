@@ -3,6 +3,7 @@
 
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/flow_table.h"
+#include "dp/lb/translations.h"
 
 namespace lb {
 namespace {
@@ -40,6 +41,24 @@ Reattached reattach(std::span<abi::FlowLine> lines, std::span<const std::uint64_
         put(line.meta[i], (line.meta[i] & ~kTargetMask) | id);
         ++result.kept;
       }
+    }
+  }
+  return result;
+}
+
+Reattached reattach(std::span<abi::Translation> slots, std::span<const std::uint64_t> old_directory,
+                    const Snapshot& snapshot) {
+  const std::vector<std::uint32_t> to = translation(old_directory, snapshot);
+  Reattached result;
+  for (abi::Translation& flow : slots) {
+    if (flow.state == abi::TranslationState::free) continue;
+    const std::uint32_t id = flow.target_id < to.size() ? to[flow.target_id] : kGone;
+    if (id == kGone || snapshot.targets()[id].address != flow.target) {
+      flow = {};
+      ++result.dropped;
+    } else {
+      flow.target_id = id;
+      ++result.kept;
     }
   }
   return result;

@@ -34,7 +34,7 @@ LB_INLINE std::uint64_t wire_hash(const Hash128& hash) {
 
 // Bytes that the way to the target adds to the client's IP packet.
 LB_INLINE std::uint32_t outer_bytes(const abi::Target& target) {
-  if (target.mode == abi::ForwardingMode::l2dsr || target.mode == abi::ForwardingMode::nat) return 0;
+  if (target.mode == abi::ForwardingMode::l2dsr || target.mode >= abi::ForwardingMode::nat) return 0;
   return net::encap_bytes(!is_v4(target.address)) + net::tunnel_header_bytes(target);
 }
 
@@ -55,7 +55,7 @@ LB_INLINE const abi::TunnelSource& tunnel_source_of(const Snapshot& snapshot, co
 OutFrame forward_tunnel(const Snapshot& snapshot, const abi::Target& target, const net::ParsedPacket& packet,
                         const Hash128& hash, std::uint8_t* data, std::uint32_t length, std::uint32_t headroom);
 
-// `headroom`: bytes free in front of data.
+// `headroom`: bytes free in front of data. Not of mode fullnat, whose packets need their translation (dp/lb/fullnat.h).
 LB_INLINE OutFrame forward(const Snapshot& snapshot, const abi::Target& target, const net::ParsedPacket& packet,
                            const Hash128& hash, std::uint8_t* data, std::uint32_t length, std::uint32_t headroom) {
   if (target.mode == abi::ForwardingMode::nat) return forward_nat(target, packet, data, length, headroom);

@@ -24,9 +24,10 @@ struct News {
 };
 
 // Writer: one worker, push(). Reader: one other, drain().
-class NewsRing {
+template <typename Item>
+class Ring {
  public:
-  bool push(const News& news) {
+  bool push(const Item& news) {
     const std::uint32_t head = head_.load(std::memory_order_relaxed);
     if (head - tail_.load(std::memory_order_acquire) == kSize) return false;
     slots_[head % kSize] = news;
@@ -46,7 +47,8 @@ class NewsRing {
   static constexpr std::uint32_t kSize = 256;
   alignas(abi::kCacheLineBytes) std::atomic<std::uint32_t> head_{0};  // writer's
   alignas(abi::kCacheLineBytes) std::atomic<std::uint32_t> tail_{0};  // reader's
-  std::array<News, kSize> slots_{};
+  std::array<Item, kSize> slots_{};
 };
+using NewsRing = Ring<News>;
 
 }  // namespace lb

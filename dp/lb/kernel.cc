@@ -9,6 +9,7 @@
 #include "dp/lb/flow_hash_ops.h"
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/fullnat.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/guard_security.h"
 #include "dp/lb/hit_ops.h"
@@ -425,6 +426,7 @@ template <bool kApart>
 [[gnu::noinline]] bool forward_any(Work& work, std::uint32_t i) {
   Burst& burst = *work.burst;
   const abi::Target& target = *work.target[i];
+  if (target.mode == abi::ForwardingMode::fullnat) return forward_fullnat(work, i, target);
   if (needs_entry(target.mode) && !note_way_back(work, i, target)) return false;
   const OutFrame out =
       forward(*work.snapshot, target, packet_of(work, i), work.hash[i], burst.data[i], burst.length[i], burst.headroom[i]);

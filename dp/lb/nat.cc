@@ -4,6 +4,7 @@
 
 #include "dp/lb/answer.h"
 #include "dp/lb/flow_ops.h"
+#include "dp/lb/fullnat.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/rewrite.h"
 #include "dp/net/translate.h"
@@ -180,6 +181,7 @@ bool note_way_back(Work& work, std::uint32_t i, const abi::Target& target) {
 }
 
 void take_return(Work& work, std::uint32_t i) {
+  if (take_snat_packet(work, i)) return;
   const net::ParsedPacket& packet = packet_of(work, i);
   const Return found = find_return(work, packet.key);
   if (found.listener == abi::kNoIndex) return punt(work, i, abi::DropReason::punt_failed);
@@ -203,6 +205,7 @@ void take_news(Work& work) {
 }
 
 void take_return_error(Work& work, std::uint32_t i) {
+  if (take_snat_error(work, i)) return;
   const net::ParsedPacket& packet = work.parsed[i];
   const auto quoted = net::quoted_flow(work.burst->data[i], packet);
   Return found;

@@ -4,9 +4,11 @@
 
 #include "dp/lb/dispatch.h"
 #include "dp/lb/fragments.h"
+#include "dp/lb/fullnat.h"
 #include "dp/lb/nat.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/sweep_ops.h"
+#include "dp/lb/translations.h"
 #include "dp/lb/work.h"
 
 namespace lb {
@@ -31,6 +33,13 @@ void note_security(Work& work, std::uint64_t tick) {
 const Kernel& kernel_or_best() {
   const auto& chosen = chosen_kernel();
   return chosen ? **chosen : **choose_kernel("");
+}
+
+// As large a part of the translations as `lines` is of the flow table.
+std::uint32_t slots_to_look_at(Work& work, std::uint32_t lines) {
+  if (work.options.snat == nullptr || lines == 0) return 0;
+  const std::uint64_t all = work.options.snat->of(work.options.worker).capacity();
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(all * lines / work.options.flows->state().line_count + 1, all));
 }
 
 }  // namespace
@@ -72,8 +81,10 @@ void Pipeline::tend(const Snapshot& snapshot, std::uint64_t now_ns) {
 
 void Pipeline::age(const Snapshot& snapshot, std::uint32_t lines, std::uint64_t now_ns) {
   work_->snapshot = &snapshot;
+  work_->now_ns = now_ns;
   work_->tick = now_ns / kTickNs & kTickMask;
   take_news(*work_);
+  tend_translations(*work_, slots_to_look_at(*work_, lines));
   kernel_->sweep(*work_, lines);
 }
 

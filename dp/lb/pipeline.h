@@ -58,6 +58,8 @@ struct Burst {
   std::array<FlowResult, kBurst> flow{};
 };
 
+class SnatBook;
+
 // A buffer for a packet that lb makes beside the answer (the reset to the target). Rare path only.
 class ExtraPackets {
  public:
@@ -81,6 +83,7 @@ struct PipelineOptions {
   std::span<FragmentNotes> notes{};        // of all workers, as tables; empty: this one is alone and keeps its own
   HeldObserver* held_observer = nullptr;   // for replay: which held packets ended how
   std::span<FlowTable* const> peers{};     // every worker's table, by worker; empty: there are no others
+  SnatBook* snat = nullptr;                // translations of all workers; nullptr: flows of mode fullnat are refused
   bool punt_enabled = true;                // false: what would be punted is dropped as not_ip or punt_failed
   std::uint32_t resets_per_second = 1000;  // limit of originated resets
   std::uint32_t echoes_per_second = 1000;  // limit of answered echo requests

@@ -10,6 +10,7 @@
 #include "dp/lb/flow_hash_ops.h"
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/fragments.h"
+#include "dp/lb/fullnat.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/guard_security.h"
 #include "dp/lb/nat.h"
@@ -152,12 +153,10 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   answer_with_reset(work, i, target);
 }
 
-// A packet that may not be its flow's first, and of which this table knows nothing: its flow may have moved here from
-// another worker's queue (DESIGN rule 5), or fragments come on another than whole packets do. True: it has, and is served,
-// with an entry of its own here from now on.
-[[gnu::noinline]] bool adopt(Work& work, std::uint32_t i) {
+// A packet of which this table knows nothing, but something else does (`known`). True: it is served, with an entry of its
+// own here from now on.
+[[gnu::noinline]] bool adopt(Work& work, std::uint32_t i, const std::optional<FlowView>& known) {
   const Snapshot& snapshot = *work.snapshot;
-  const auto known = find_elsewhere(work, work.hash[i]);
   if (!known) return false;
   const auto idle = static_cast<std::uint32_t>(known->idle_ns / kTickNs);
   const Judgement judgement =
@@ -190,7 +189,11 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   const net::ParsedPacket& packet = packet_of(work, i);
   const bool udp = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
   const bool under_way = udp ? is_first_fragment(work, i) : !is_opening(packet.tcp_flags);
-  if (under_way && work.options.tables.size() > 1 && adopt(work, i)) return;
+  // A fullnat flow has its translation, which may outlive its entry.
+  if (!work.snapshot->snat_addresses().empty() && adopt(work, i, translated_flow(work, i))) return;
+  // Its flow may have moved here from another worker's queue (DESIGN rule 5), or fragments come on another than whole
+  // packets.
+  if (under_way && work.options.tables.size() > 1 && adopt(work, i, find_elsewhere(work, work.hash[i]))) return;
   send_by_hash(work, i, {}, has_pick ? work.picked[i] : pick_again(work, i),
                {Fate::renew, first_state(udp, packet.tcp_flags)});
 }

@@ -112,6 +112,7 @@ class SnapshotVerifier {
         .and_then([&] { return take(out_->ports_, root_->ports, abi::kMaxPorts, "ports"); })
         .and_then([&] { return take(out_->return_table_, root_->return_table, 1U << 31, "return_table"); })
         .and_then([&] { return take(out_->return_listeners_, root_->return_listeners, 1U << 24, "return_listeners"); })
+        .and_then([&] { return take(out_->snat_addresses_, root_->snat_addresses, 1U << 24, "snat_addresses"); })
         .and_then([&] { return take(names_, root_->names, 0xffffffff, "names"); })
         .and_then([&] { return take(segments_, root_->segments, abi::kMaxSegments, "segments"); })
         .and_then([&]() -> Check {
@@ -395,6 +396,7 @@ class SnapshotVerifier {
         return refuse(kBounds, "groups[%zu]: algorithm %u", i, static_cast<unsigned>(group.algorithm));
       }
       if (group.weight_unit == 0) return refuse(kBounds, "groups[%zu]: weight unit 0", i);
+      if (auto ok = snat(group, i); !ok) return ok;
       if (group.fail_open > 1) return refuse(kBounds, "groups[%zu]: fail_open %u", i, group.fail_open);
       for (const std::uint32_t seconds : {group.tcp_idle_timeout_s, group.udp_idle_timeout_s}) {
         if (seconds < kMinIdleTimeoutS || seconds > kMaxIdleTimeoutS)
@@ -403,6 +405,16 @@ class SnapshotVerifier {
       if (auto ok = name(group.name, "groups", i).and_then([&] { return group_targets(group, i); }); !ok) return ok;
     }
     return {};
+  }
+
+  [[nodiscard]] Check snat(const abi::TargetGroup& group, std::size_t index) const {
+    const std::size_t all = out_->snat_addresses_.size();
+    if (group.first_snat > all || group.snat_count > all - group.first_snat || group.snat_count > abi::kMaxSnatAddresses) {
+      return refuse(kBounds, "groups[%zu]: snat_addresses %u with %u of %zu", index, group.first_snat, group.snat_count,
+                    all);
+    }
+    if (static_cast<std::uint8_t>(group.client_address) < abi::kClientAddressCount) return {};
+    return refuse(kBounds, "groups[%zu]: client_address %u", index, static_cast<unsigned>(group.client_address));
   }
 
   [[nodiscard]] Check group_targets(const abi::TargetGroup& group, std::size_t index) const {

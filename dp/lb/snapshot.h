@@ -71,6 +71,8 @@ class Snapshot {
   [[nodiscard]] std::span<const std::uint32_t> group_targets() const { return group_targets_; }
   [[nodiscard]] std::span<const abi::Target> targets() const { return targets_; }
   [[nodiscard]] std::span<const abi::Port> ports() const { return ports_; }
+  // Sources of fullnat flows, a group's from first_snat on; empty where no group is fullnat.
+  [[nodiscard]] std::span<const abi::IpAddress> snat_addresses() const { return snat_addresses_; }
   // Sources of nat targets' replies (Root::return_table); empty where no group is nat.
   [[nodiscard]] std::span<const abi::VipCell> return_table() const { return return_table_; }
   [[nodiscard]] std::span<const std::uint32_t> return_listeners() const { return return_listeners_; }
@@ -97,6 +99,7 @@ class Snapshot {
   std::span<const std::uint32_t> group_targets_;
   std::span<const abi::Target> targets_;
   std::span<const abi::Port> ports_;
+  std::span<const abi::IpAddress> snat_addresses_;
   std::span<const abi::VipCell> return_table_;
   std::span<const std::uint32_t> return_listeners_;
   std::vector<const std::uint16_t*> slots_;

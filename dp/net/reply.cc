@@ -10,7 +10,10 @@ namespace lb::net {
 namespace {
 
 constexpr std::uint8_t kIcmpv4Unreachable = 3;
+constexpr std::uint8_t kIcmpv4PortUnreachable = 3;
 constexpr std::uint8_t kIcmpv4FragmentationNeeded = 4;
+constexpr std::uint8_t kIcmpv6Unreachable = 1;
+constexpr std::uint8_t kIcmpv6PortUnreachable = 4;
 constexpr std::uint8_t kIcmpv6PacketTooBig = 2;
 
 // Fields of the packet, read before `out` (which may be the same memory) is written.
@@ -121,13 +124,24 @@ std::uint32_t build_reset_to_target(const std::uint8_t* frame, const ParsedPacke
                       .flags = static_cast<std::uint8_t>(kTcpRst | ack)});
 }
 
-std::uint32_t build_packet_too_big(const std::uint8_t* frame, const ParsedPacket& packet, std::uint32_t mtu_bytes,
-                                   std::uint8_t* out) {
+namespace {
+
+// Type, code and the second word of an ICMP error.
+struct Message {
+  std::uint8_t type;
+  std::uint8_t code;
+  std::uint32_t word;
+};
+
+// `room_bytes`: how much longer the answer may be than the packet.
+std::uint32_t build_error(const std::uint8_t* frame, const ParsedPacket& packet, const Message& message,
+                          std::uint32_t room_bytes, std::uint8_t* out) {
   const bool is_v6 = packet.key.is_v6 != 0;
   const std::uint32_t ip_bytes = is_v6 ? kIpv6Bytes : kIpv4Bytes;
   const std::uint32_t l4_at = packet.l4_offset - packet.l2_length;
-  // No longer than the packet it answers, so that `out` may be `frame`; a quote has the ports, or it is of no use.
-  const std::uint32_t limit = std::min<std::uint32_t>(packet.ip_length, is_v6 ? kIpv6MinMtuBytes : kMaxIcmpv4ErrorBytes);
+  // A quote has the ports, or it is of no use.
+  const std::uint32_t longest = packet.ip_length + std::min(room_bytes, ip_bytes + kIcmpBytes);
+  const std::uint32_t limit = std::min<std::uint32_t>(longest, is_v6 ? kIpv6MinMtuBytes : kMaxIcmpv4ErrorBytes);
   if (!may_answer(frame) || limit < ip_bytes + kIcmpBytes + l4_at + 8) return 0;
   const std::uint32_t quote_bytes = limit - ip_bytes - kIcmpBytes;
   const abi::IpAddress client = packet.key.source;
@@ -139,13 +153,32 @@ std::uint32_t build_packet_too_big(const std::uint8_t* frame, const ParsedPacket
   write_l2_of(frame, packet, true, out);
   const auto protocol = static_cast<std::uint8_t>(is_v6 ? abi::Protocol::icmpv6 : abi::Protocol::icmp);
   write_ip(ip, is_v6, vip, client, protocol, kIcmpBytes + quote_bytes);
-  icmp[0] = is_v6 ? kIcmpv6PacketTooBig : kIcmpv4Unreachable;
-  icmp[1] = is_v6 ? 0 : kIcmpv4FragmentationNeeded;
+  icmp[0] = message.type;
+  icmp[1] = message.code;
   store_be16(icmp + 2, 0);
-  store_be32(icmp + 4, is_v6 ? std::max(mtu_bytes, kIpv6MinMtuBytes) : std::min<std::uint32_t>(mtu_bytes, 0xffff));
+  store_be32(icmp + 4, message.word);
   const std::uint64_t pseudo = is_v6 ? pseudo_header_sum(vip, client, true, protocol, kIcmpBytes + quote_bytes) : 0;
   store(icmp + 2, checksum_finish(checksum_sum(icmp, kIcmpBytes + quote_bytes, pseudo)));
   return packet.l2_length + limit;
+}
+
+}  // namespace
+
+std::uint32_t build_packet_too_big(const std::uint8_t* frame, const ParsedPacket& packet, std::uint32_t mtu_bytes,
+                                   std::uint8_t* out) {
+  const bool is_v6 = packet.key.is_v6 != 0;
+  const Message message =
+      is_v6 ? Message{kIcmpv6PacketTooBig, 0, std::max(mtu_bytes, kIpv6MinMtuBytes)}
+            : Message{kIcmpv4Unreachable, kIcmpv4FragmentationNeeded, std::min<std::uint32_t>(mtu_bytes, 0xffff)};
+  return build_error(frame, packet, message, 0, out);
+}
+
+std::uint32_t build_port_unreachable(const std::uint8_t* frame, const ParsedPacket& packet, std::uint32_t room_bytes,
+                                     std::uint8_t* out) {
+  const bool is_v6 = packet.key.is_v6 != 0;
+  const Message message = is_v6 ? Message{kIcmpv6Unreachable, kIcmpv6PortUnreachable, 0}
+                                : Message{kIcmpv4Unreachable, kIcmpv4PortUnreachable, 0};
+  return build_error(frame, packet, message, room_bytes, out);
 }
 
 }  // namespace lb::net

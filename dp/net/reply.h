@@ -34,6 +34,11 @@ std::uint32_t build_reset_to_target(const std::uint8_t* frame, const ParsedPacke
 std::uint32_t build_packet_too_big(const std::uint8_t* frame, const ParsedPacket& packet, std::uint32_t mtu_bytes,
                                    std::uint8_t* out);
 
+// "Port unreachable" (RFC 792, RFC 4443), else as build_packet_too_big(), but as much longer than the packet as `room_bytes`
+// behind it allow. 0 if the quote would have no ports.
+std::uint32_t build_port_unreachable(const std::uint8_t* frame, const ParsedPacket& packet, std::uint32_t room_bytes,
+                                     std::uint8_t* out);
+
 // Parts of the above, for whoever builds an answer of another kind.
 
 // No answer goes to a frame that came to a group MAC address.

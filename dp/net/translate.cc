@@ -1,9 +1,7 @@
 #include "dp/net/translate.h"
 
-#include <cstring>
-
 #include "dp/base/endian.h"
-#include "dp/net/checksum.h"
+#include "dp/net/checksum_change.h"
 #include "dp/net/headers.h"
 
 namespace lb::net {
@@ -16,36 +14,13 @@ constexpr auto kIcmpv6 = static_cast<std::uint8_t>(abi::Protocol::icmpv6);
 constexpr std::uint32_t kUdpChecksumAt = 6;
 constexpr std::uint32_t kIcmpChecksumAt = 2;
 
-// What some bytes' sum grows by, in one's complement: ~old + new, word by word (RFC 1624, equation 3).
-class Change {
- public:
-  void add(const std::uint8_t* old_bytes, const std::uint8_t* new_bytes, std::size_t length) {
-    sum_ += std::uint64_t{static_cast<std::uint16_t>(~checksum_fold(checksum_sum(old_bytes, length)))} +
-            checksum_fold(checksum_sum(new_bytes, length));
-  }
-  void add(const Change& other) { sum_ += other.sum_; }
-  // Of a checksum field that covers what changed.
-  void apply(std::uint8_t* checksum) const {
-    store(checksum, checksum_finish(std::uint64_t{static_cast<std::uint16_t>(~load<std::uint16_t>(checksum))} + sum_));
-  }
-
- private:
-  std::uint64_t sum_ = 0;
-};
-
-// Replaces bytes and returns what that does to a sum over them.
-Change replace(std::uint8_t* at, const std::uint8_t* with, std::size_t length) {
-  Change change;
-  change.add(at, with, length);
-  std::memcpy(at, with, length);
-  return change;
-}
+using Change = ChecksumChange;
 
 // Replaces an address of an IP header, and its IPv4 checksum. What is returned concerns pseudo headers.
 Change replace_address(std::uint8_t* ip, bool is_v6, Side side, const abi::IpAddress& address) {
   const bool source = side == Side::source;
-  if (is_v6) return replace(ip + (source ? kIpv6SourceAt : kIpv6DestinationAt), address.bytes.data(), 16);
-  const Change change = replace(ip + (source ? kIpv4SourceAt : kIpv4DestinationAt), address.bytes.data() + 12, 4);
+  if (is_v6) return replace_bytes(ip + (source ? kIpv6SourceAt : kIpv6DestinationAt), address.bytes.data(), 16);
+  const Change change = replace_bytes(ip + (source ? kIpv4SourceAt : kIpv4DestinationAt), address.bytes.data() + 12, 4);
   change.apply(ip + kIpv4ChecksumAt);
   return change;
 }
@@ -56,7 +31,7 @@ Change replace_port(std::uint8_t* l4, std::uint32_t bytes, std::uint8_t protocol
                     const Change& addresses) {
   std::uint8_t word[2];
   store_be16(word, port);
-  Change change = replace(l4 + (side == Side::source ? 0 : 2), word, 2);
+  Change change = replace_bytes(l4 + (side == Side::source ? 0 : 2), word, 2);
   const std::uint32_t checksum_at = protocol == kTcp ? kTcpChecksumAt : kUdpChecksumAt;
   if (bytes < checksum_at + 2) return change;
   std::uint8_t* checksum = l4 + checksum_at;

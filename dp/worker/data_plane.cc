@@ -42,11 +42,13 @@ io::Steered steered_by(const Snapshot& snapshot) {
       steered.prefixes.push_back({vip.prefix_length, vip.address});
     }
   }
+  for (const abi::IpAddress& address : snapshot.snat_addresses()) steered.addresses.push_back(address);
   for (const abi::VipCell& cell : snapshot.return_table()) {
     if (cell.kind != abi::VipCellKind::empty) steered.returns.push_back({cell.address, cell.port, cell.protocol});
   }
   std::sort(steered.returns.begin(), steered.returns.end());
   std::sort(steered.addresses.begin(), steered.addresses.end());
+  steered.addresses.erase(std::unique(steered.addresses.begin(), steered.addresses.end()), steered.addresses.end());
   std::sort(steered.prefixes.begin(), steered.prefixes.end());
   return steered;
 }
@@ -83,6 +85,7 @@ tl::expected<void, std::string> DataPlane::start() {
                                  .path = config_.flow_table.path,
                                  .workers = workers,
                                  .flows_per_worker = config_.flow_table.flows_per_worker,
+                                 .translations_per_worker = config_.flow_table.translations_per_worker,
                                  .target_capacity = config_.capacity.targets});
   if (!flows) return tl::unexpected(flows.error());
   flows_ = std::move(*flows);
@@ -238,10 +241,23 @@ tl::expected<void, SnapshotError> DataPlane::check_capacity(const Snapshot& snap
   return {};
 }
 
+tl::expected<void, SnapshotError> DataPlane::learn_snat_addresses(const Snapshot& snapshot) {
+  if (snat_ == nullptr) {
+    std::vector<std::span<abi::Translation>> slots;
+    for (std::uint32_t w = 0; w < flows_->workers(); ++w) slots.push_back(flows_->translations(w));
+    snat_ = std::make_unique<SnatBook>(slots);
+  }
+  if (snat_->learn(snapshot.snat_addresses())) return {};
+  return tl::unexpected(
+      SnapshotError{abi::Refusal::capacity,
+                    fmt::format("more than {} different SNAT addresses since lb-dp has started", abi::kMaxSnatAddresses)});
+}
+
 tl::expected<void, SnapshotError> DataPlane::accept(std::shared_ptr<const Snapshot> snapshot) {
   auto ports = map_ports(*snapshot);
   if (!ports) return tl::unexpected(ports.error());
   if (auto r = check_capacity(*snapshot); !r) return r;
+  if (auto r = learn_snat_addresses(*snapshot); !r) return r;
   const io::Steered steered = steered_by(*snapshot);
   refresh_own_addresses();  // before the first source is steered
   for (const io::Steering& steering : steering_) {
@@ -249,10 +265,11 @@ tl::expected<void, SnapshotError> DataPlane::accept(std::shared_ptr<const Snapsh
   }
   if (!flows_attached_) {
     const Reattached reattached = flows_->reattach(*snapshot);
-    spdlog::info("flow region {}: {}, {} flows kept, {} dropped", flows_->path(),
-                 flows_->taken_over() ? "taken over" : "new", reattached.kept, reattached.dropped);
+    const std::uint64_t translations = snat_->rebuild();
+    spdlog::info("flow region {}: {}, {} flows kept, {} dropped, {} translations kept", flows_->path(),
+                 flows_->taken_over() ? "taken over" : "new", reattached.kept, reattached.dropped, translations);
     for (const auto& worker : workers_) {
-      worker->attach_flows(*flows_, fragment_notes_);
+      worker->attach_flows(*flows_, fragment_notes_, *snat_);
       flow_tables_.push_back(worker->flows());
     }
     for (const auto& worker : workers_) worker->meet(flow_tables_);

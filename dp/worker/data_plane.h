@@ -17,6 +17,7 @@
 #include "dp/io/fd.h"
 #include "dp/io/ports.h"
 #include "dp/io/steering.h"
+#include "dp/lb/translations.h"
 #include "dp/worker/flow_region.h"
 #include "dp/worker/generation_switch.h"
 #include "dp/worker/snapshot_reader.h"
@@ -48,6 +49,7 @@ class DataPlane final : public GenerationSink {
   tl::expected<void, std::string> lock();
   tl::expected<void, std::string> attach_steering();
   tl::expected<io::PortMap, SnapshotError> map_ports(const Snapshot& snapshot) const;
+  tl::expected<void, SnapshotError> learn_snat_addresses(const Snapshot& snapshot);
   tl::expected<void, SnapshotError> check_capacity(const Snapshot& snapshot) const;
   void launch_workers();
   void stop_workers();
@@ -63,6 +65,7 @@ class DataPlane final : public GenerationSink {
   std::unique_ptr<StatsRegion> stats_;
   std::unique_ptr<FlowRegion> flows_;
   bool flows_attached_ = false;
+  std::unique_ptr<SnatBook> snat_;       // on the region's translations
   std::vector<FlowTable*> flow_tables_;  // by worker; what workers look into for replies that landed elsewhere
   std::unique_ptr<SnapshotStore> store_;
   GenerationSwitch<ActiveGeneration> generations_;

@@ -20,6 +20,7 @@
 #include <sstream>
 
 #include "dp/abi/fingerprint.h"
+#include "dp/lb/translations.h"
 
 namespace lb::worker {
 namespace {
@@ -37,6 +38,12 @@ constexpr std::uint64_t aligned(std::uint64_t n, std::uint64_t to) {
 }
 
 std::uint64_t region_bytes(const abi::FlowRegionHeader& header, std::uint32_t workers) {
+  return header.lines_offset +
+         (sizeof(abi::FlowLine) * header.lines_per_worker + sizeof(abi::Translation) * header.translations_per_worker) *
+             workers;
+}
+
+std::uint64_t translations_offset(const abi::FlowRegionHeader& header, std::uint32_t workers) {
   return header.lines_offset + sizeof(abi::FlowLine) * header.lines_per_worker * workers;
 }
 
@@ -50,6 +57,8 @@ abi::FlowRegionHeader wanted_header(const FlowRegionOptions& options) {
   header.target_capacity = options.target_capacity;
   header.directory_offset = aligned(sizeof(header), abi::kCacheLineBytes);
   header.lines_offset = aligned(header.directory_offset + 8 * header.target_capacity, 4096);
+  header.translations_per_worker = options.translations_per_worker;
+  header.translations_offset = translations_offset(header, header.worker_count);
   header.size_bytes = region_bytes(header, header.worker_count);
   return header;
 }
@@ -63,11 +72,16 @@ std::string misfit(const abi::FlowRegionHeader& found, const abi::FlowRegionHead
   if (found.lines_per_worker != wanted.lines_per_worker) {
     return fmt::format("{} lines per worker instead of {}", found.lines_per_worker, wanted.lines_per_worker);
   }
+  if (found.translations_per_worker != wanted.translations_per_worker) {
+    return fmt::format("{} translations per worker instead of {}", found.translations_per_worker,
+                       wanted.translations_per_worker);
+  }
   if (found.target_capacity != wanted.target_capacity) {
     return fmt::format("for {} targets instead of {}", found.target_capacity, wanted.target_capacity);
   }
   if (found.size_bytes != region_bytes(wanted, found.worker_count) || found.directory_offset != wanted.directory_offset ||
-      found.lines_offset != wanted.lines_offset) {
+      found.lines_offset != wanted.lines_offset ||
+      found.translations_offset != translations_offset(found, found.worker_count)) {
     return "size or offsets differ";
   }
   const std::uint64_t now = unix_ns();
@@ -154,10 +168,17 @@ tl::expected<void, std::string> FlowRegion::move_in(const FlowRegion& old, const
   for (std::uint32_t w = 0; w < old.header_->worker_count; ++w) from.emplace_back(old.lines(w));
   for (std::uint32_t w = 0; w < wanted.worker_count; ++w) to.push_back(lines(w));
   const Rehomed moved = rehome(from, to);
+  std::vector<std::span<const abi::Translation>> translations_from;
+  std::vector<std::span<abi::Translation>> translations_to;
+  for (std::uint32_t w = 0; w < old.header_->worker_count; ++w) translations_from.emplace_back(old.translations(w));
+  for (std::uint32_t w = 0; w < wanted.worker_count; ++w) translations_to.push_back(translations(w));
+  const std::uint64_t homeless = rehome_translations(translations_from, translations_to);
   if (::rename(beside.c_str(), path_.c_str()) != 0)
     return tl::unexpected(fmt::format("{}: rename: {}", beside, std::strerror(errno)));
-  spdlog::info("flow region {}: {} workers instead of {}: {} flows moved, {} further copies, {} without room", path_,
-               wanted.worker_count, old.header_->worker_count, moved.kept, moved.copies, moved.no_room);
+  spdlog::info(
+      "flow region {}: {} workers instead of {}: {} flows moved, {} further copies, {} without room, {} "
+      "translations without room",
+      path_, wanted.worker_count, old.header_->worker_count, moved.kept, moved.copies, moved.no_room, homeless);
   return {};
 }
 
@@ -233,6 +254,12 @@ std::span<abi::FlowLine> FlowRegion::lines(std::uint32_t worker) const {
   return {first + worker * header_->lines_per_worker, header_->lines_per_worker};
 }
 
+std::span<abi::Translation> FlowRegion::translations(std::uint32_t worker) const {
+  auto* const bytes = reinterpret_cast<std::byte*>(header_);
+  auto* const first = reinterpret_cast<abi::Translation*>(bytes + header_->translations_offset);
+  return {first + worker * header_->translations_per_worker, header_->translations_per_worker};
+}
+
 Reattached FlowRegion::reattach(const Snapshot& snapshot) {
   Reattached total;
   if (!taken_over_) return total;
@@ -241,6 +268,7 @@ Reattached FlowRegion::reattach(const Snapshot& snapshot) {
     const Reattached one = lb::reattach(lines(worker), directory(), snapshot);
     total.kept += one.kept;
     total.dropped += one.dropped;
+    lb::reattach(translations(worker), directory(), snapshot);
   }
   std::ranges::fill(directory(), 0);
   record(snapshot);

@@ -43,7 +43,7 @@ Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports&
     all_target_flows_.push_back(stats.target_flows(other).data());
 }
 
-void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes) {
+void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes, SnatBook& snat) {
   const std::span<abi::FlowLine> lines = region.lines(index_);
   for (std::uint32_t worker = 0; worker < region.workers(); ++worker) tables_.emplace_back(region.lines(worker));
   flows_.emplace(lines, target_flows_, region.secret());
@@ -55,6 +55,7 @@ void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> not
                                     .tables = tables_,
                                     .worker = index_,
                                     .notes = notes,
+                                    .snat = &snat,
                                     .punt_enabled = true});
   sweep_lines_ = static_cast<std::uint32_t>(lines.size() / kSweepMs + 1);
 }
@@ -122,6 +123,8 @@ void Worker::housekeeping(const ActiveGeneration* generation, std::uint64_t now_
   pipeline_->tend(*generation->snapshot, monotonic_ns());
   store(shared_.flows, flows_->flows());
   store(shared_.in_flight, counted_.in_flight);
+  store(shared_.snat_ports, counted_.snat_ports);
+  store(shared_.snat_capacity, counted_.snat_capacity);
   store(shared_.flow_capacity, flows_->capacity());
   publish_counters();
 }

@@ -38,8 +38,8 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   // Main thread, once, before the first generation begins: the flow table on this worker's lines of the region.
-  // `notes`: of all workers, for as long as this lives.
-  void attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes);
+  // `notes`, `snat`: of all workers, for as long as this lives.
+  void attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes, SnatBook& snat);
 
   // Main thread, after attach_flows() of all workers: the tables of all of them.
   void meet(std::span<FlowTable* const> tables) { pipeline_->set_peers(tables); }

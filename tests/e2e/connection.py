@@ -54,7 +54,9 @@ def fresh_port():
     return next(_ports)
 
 
-class _Script:
+class Script:
+    """A program of a test in the client's namespace, asked by lines."""
+
     def __init__(self, lab, script, *arguments):
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *lab.inside(CLIENT, "/usr/bin/python3", "-c", script, *arguments)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -68,7 +70,7 @@ class _Script:
         self.process.stdin.close()
         self.process.stdout.close()
 
-    def _ask(self, line, seconds=25):
+    def ask(self, line, seconds=25):
         watchdog = threading.Timer(seconds, self.process.kill)
         watchdog.start()
         try:
@@ -82,7 +84,7 @@ class _Script:
         return answer
 
 
-class Connection(_Script):
+class Connection(Script):
     """One kept HTTP connection, from `port`."""
 
     def __init__(self, lab, case):
@@ -90,18 +92,18 @@ class Connection(_Script):
         super().__init__(lab, HOLDER, case.vip, case.client, str(self.port))
 
     def ask(self, path="/"):
-        answer = self._ask(path)
+        answer = super().ask(path)
         if answer.startswith("error:"):
             raise LabError(f"the kept connection broke: {answer}")
         return answer
 
 
-class Load(_Script):
+class Load(Script):
     def __init__(self, lab, case):
         super().__init__(lab, LOAD, case.vip)
 
     def requests(self):
-        return int(self._ask("count"))
+        return int(self.ask("count"))
 
     def finish(self):
         """{"requests": N, "errors": [...]}"""

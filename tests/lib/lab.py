@@ -261,6 +261,12 @@ http {{
     listen 80 reuseport; listen [::]:80 ipv6only=on reuseport; listen 8080 reuseport; listen [::]:8080 ipv6only=on reuseport;
     location / {{ add_header X-Target {target}; try_files $uri /index.html; }}
     location /slow {{ add_header X-Target {target}; alias {home}/big; limit_rate 512k; }}
+    location /peer {{ return 200 "$remote_addr $remote_port\n"; }}
+  }}
+  server {{
+    listen 8090 proxy_protocol; listen [::]:8090 ipv6only=on proxy_protocol;
+    location / {{ try_files $uri /index.html; }}
+    location /client {{ return 200 "$proxy_protocol_addr $proxy_protocol_port\n"; }}
   }}
 }}
 """)

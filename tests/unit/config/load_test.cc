@@ -255,7 +255,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"table size", with_group("    table_size: 65536\n"),
             "lb.yaml:10: target_groups[0].table_size: must be a prime 7-16777213, and 65536 is none\n"},
         Bad{"mode", with_group("    forwarding_mode: dsr\n"),
-            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre | nat, not 'dsr'\n"},
+            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre | nat | fullnat, not 'dsr'\n"},
         Bad{"gue attributes", with_group("    attributes: {gue.port: 0}\n"),
             "lb.yaml:10: target_groups[0].attributes.gue.port: must be a whole number 1-65535, not '0'\n"
             "lb.yaml:10: target_groups[0].attributes.gue: needs forwarding_mode: gue\n"},
@@ -266,6 +266,32 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"gre attributes", with_group("    forwarding_mode: gue\n    attributes: {gre.key: 4294967296}\n"),
             "lb.yaml:11: target_groups[0].attributes.gre.key: must be a whole number 0-4294967295, not '4294967296'\n"
             "lb.yaml:11: target_groups[0].attributes.gre: needs forwarding_mode: gre\n"},
+        Bad{"fullnat without SNAT addresses", with_group("    forwarding_mode: fullnat\n"),
+            "lb.yaml:10: target_groups[0].forwarding_mode: fullnat needs attributes.snat.addresses\n"},
+        Bad{"SNAT addresses without fullnat",
+            with_group("    attributes: {snat.addresses: 10.0.0.9, proxy_protocol_v2.enabled: true}\n"),
+            "lb.yaml:10: target_groups[0].attributes.snat: needs forwarding_mode: fullnat\n"
+            "lb.yaml:10: target_groups[0].attributes.proxy_protocol_v2.enabled: needs forwarding_mode: fullnat: in the "
+            "other "
+            "modes targets see the client's address\n"},
+        Bad{"SNAT addresses with host bits",
+            with_group("    forwarding_mode: fullnat\n    attributes: {snat.addresses: \"10.0.0.9,10.0.1.1/28\"}\n"),
+            "lb.yaml:11: target_groups[0].attributes.snat.addresses: must be a list of unicast addresses and prefixes, as "
+            "10.0.0.9,10.1.0.0/28, of at most 256 addresses, not '10.0.0.9,10.0.1.1/28'\n"},
+        Bad{"SNAT addresses of the other family",
+            with_group("    forwarding_mode: fullnat\n    attributes: {snat.addresses: \"fd00::9\"}\n"),
+            "lb.yaml:11: target_groups[0].attributes.snat.addresses: has no address of the family of target 10.0.0.2\n"},
+        Bad{"SNAT address of others",
+            with_group("    forwarding_mode: fullnat\n    attributes: {snat.addresses: \"10.0.0.2,192.0.2.10\"}\n"),
+            "lb.yaml:11: target_groups[0].attributes.snat.addresses: 10.0.0.2 is the address of a target\n"
+            "lb.yaml:11: target_groups[0].attributes.snat.addresses: 192.0.2.10 is the address of a VIP\n"},
+        Bad{"the client told twice",
+            with_group(
+                "    forwarding_mode: fullnat\n    attributes: {snat.addresses: 10.0.0.9, proxy_protocol_v2.enabled: true, "
+                "client_address_option.enabled: true}\n"),
+            "lb.yaml:11: target_groups[0].attributes.client_address_option.enabled: excludes proxy_protocol_v2.enabled: one "
+            "of "
+            "them tells the client\n"},
         Bad{"families of nat",
             with_group("    forwarding_mode: nat\n")
                 .replace(with_group("    forwarding_mode: nat\n").find("10.0.0.2"), 8, "\"fd00::2\""),

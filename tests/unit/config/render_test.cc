@@ -93,8 +93,13 @@ Config random_config() {
     group.name = "g" + std::to_string(g);
     group.protocol = ListenerProtocol::tcp_udp;
     group.table_size = pick<std::uint32_t>({7, 65537, 655373});
-    group.mode = pick({abi::ForwardingMode::ipip, abi::ForwardingMode::gue, abi::ForwardingMode::gre});
-    group.outer_fragmentation = *rc::gen::arbitrary<bool>();
+    group.mode =
+        pick({abi::ForwardingMode::ipip, abi::ForwardingMode::gue, abi::ForwardingMode::gre, abi::ForwardingMode::fullnat});
+    if (group.mode == abi::ForwardingMode::fullnat) {
+      group.snat_addresses = *parse_addresses("10.9.0.7,10.9.0.8/30,10.9.1.0/28,fd09::100/124,fd09::1", 256);
+    } else {
+      group.outer_fragmentation = *rc::gen::arbitrary<bool>();
+    }
     if (group.mode == abi::ForwardingMode::gue) {
       group.gue_port = static_cast<std::uint16_t>(*rc::gen::inRange(1, 65536));
       group.gue_ipv6_zero_checksum = *rc::gen::arbitrary<bool>();

@@ -1,0 +1,132 @@
+"""Mode fullnat: targets see a SNAT address, in their own family; who the client is they are told, if they want to know."""
+
+import contextlib
+import ipaddress
+import json
+
+import pytest
+
+from tests.e2e import connection, world
+from tests.e2e.connection import fresh_port
+from tests.lib import lab as labs
+from tests.lib.balancer import ROOT
+from tests.lib.lab import LB, Lab, wait_until
+
+VIPS = {"v4": world.Case("nat", "v4", "v4", 1).vip, "v6": world.Case("nat", "v6", "v6", 1).vip}
+CLIENTS = {"v4": labs.FAR_V4, "v6": labs.FAR_V6}
+SNAT = {"v4": ["10.77.2.200", "10.77.2.201"], "v6": ["fd77:2::200", "fd77:2::201"]}
+WEB, PROXY, ECHO = 80, 8090, 7000
+ACROSS = 1000  # listeners for targets of the other family are so much higher
+PAIRS = [("v4", "v4"), ("v6", "v6"), ("v4", "v6"), ("v6", "v4")]
+CARRIERS = world.PLAIN  # one lab with one worker, one with two
+
+
+def port_of(port, client, target):
+    return port if client == target else port + ACROSS
+
+
+def config():
+    vips = [f'  - {{name: vip-{family}, address: "{vip}"}}' for family, vip in VIPS.items()]
+    listeners, groups = [], []
+    for client, target in PAIRS:
+        for kind, protocol, port, target_port in (("web", "TCP", WEB, 8080), ("proxy", "TCP", PROXY, PROXY), ("echo", "UDP", ECHO, 7001)):
+            name = f"{kind}-{client}-{target}"
+            listeners.append(f"  - {{name: {name}, vip: vip-{client}, protocol: {protocol}, port: {port_of(port, client, target)}, "
+                             f"target_groups: [{{name: {name}}}]}}")
+            addresses = f'snat.addresses: "{",".join(SNAT[target])}"' + (", proxy_protocol_v2.enabled: true" if kind == "proxy" else "")
+            targets = ", ".join(f'{{address: "{Lab.target_address(t, target)}"}}' for t in ("t1", "t2", "t3"))
+            groups.append(f"  - {{name: {name}, protocol: {protocol}, port: {target_port}, forwarding_mode: fullnat, table_size: 4093,\n"
+                          f"     attributes: {{{addresses}}}, health_check: {{protocol: NONE}}, targets: [{targets}]}}")
+    return "version: 1\nseed: 7\nvips:\n{}\nlisteners:\n{}\ntarget_groups:\n{}\n".format(*map("\n".join, (vips, listeners, groups)))
+
+
+@pytest.fixture
+def fullnat(up):
+    """The world with fullnat groups; the SNAT addresses stand on the balancer's interface, so that its kernel answers for them."""
+    file = up.lab.folder / "fullnat.yaml"
+    file.write_text(config())
+    for address in SNAT["v4"] + SNAT["v6"]:
+        up.lab.run(LB, "ip", "addr", "replace", f"{address}/{128 if ':' in address else 32}", "dev", "eth0", *(["nodad"] if ":" in address else []))
+    up.balancer.apply(file)
+    yield up
+
+
+def url(client, port, path="/"):
+    host = VIPS[client] if client == "v4" else f"[{VIPS[client]}]"
+    return f"http://{host}:{port}{path}"
+
+
+@pytest.mark.cases(CARRIERS)
+def test_fullnat_families(fullnat, case):
+    """All targets answer clients of either family, and see SNAT addresses of their own."""
+    for client, target in PAIRS:
+        port = port_of(WEB, client, target)
+        answers = fullnat.lab.curl("-H", "Connection: close", url(client, port, "/?[1-24]")).split()
+        assert len(answers) == 24 and set(answers) == set(fullnat.lab.targets), (client, target, answers)
+        peer = fullnat.lab.curl(url(client, port, "/peer")).split()[0]
+        assert ipaddress.ip_address(peer) in map(ipaddress.ip_address, SNAT[target])
+        size = fullnat.lab.curl("-o", "/dev/null", "-w", "%{size_download}", url(client, port, "/big"))
+        assert size == str(4 << 20), (client, target)
+
+
+@pytest.mark.cases(CARRIERS)
+def test_fullnat_client_address(fullnat, case):
+    """nginx is told the client's address and port by the PROXY header, and streams are whole in both directions."""
+    for client, target in PAIRS:
+        port, source = port_of(PROXY, client, target), fresh_port()
+        told = fullnat.lab.curl("--local-port", str(source), url(client, port, "/client")).split()
+        assert told == [CLIENTS[client], str(source)]
+        answers = fullnat.lab.curl("-w", "%{num_connects}\n", url(client, port, "/?[1-50]")).split()
+        assert len(set(answers[0::2])) == 1 and sum(map(int, answers[1::2])) == 1
+        assert fullnat.lab.curl("-o", "/dev/null", "-w", "%{size_download}", url(client, port, "/big")) == str(4 << 20)
+
+
+@pytest.mark.cases(CARRIERS)
+def test_fullnat_udp(fullnat, case):
+    """Datagrams are answered from the VIP, a flow's all by one target."""
+    for client, target in PAIRS:
+        for name in fullnat.lab.targets:
+            fullnat.helper(name, f"echo-{name}-{client}-{target}", "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "serve",
+                           Lab.target_address(name, target), "7001", name)
+        for name in fullnat.lab.targets:
+            wait_until(f"the echo on {name}", lambda: fullnat.lab.run(name, "ss", "-Hlun", "sport = :7001").stdout.strip())
+        done = fullnat.lab.run(labs.CLIENT, "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "ask", VIPS[client],
+                               str(port_of(ECHO, client, target)), "12", "3", timeout=60)
+        flows = json.loads(done.stdout)
+        assert len(flows) == 12 and all(len(flow) == 3 and len(set(flow)) == 1 for flow in flows)
+        fullnat.end_helpers()
+
+
+KEPT = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=20, source_address=(sys.argv[3], int(sys.argv[4])))
+for line in sys.stdin:
+    connection.request("GET", line.strip())
+    print(connection.getresponse().read().decode().strip(), flush=True)
+"""
+
+
+class Kept(connection.Script):
+    def __init__(self, lab, client, target):
+        self.port = fresh_port()
+        self.question = "tcp", CLIENTS[client], self.port, VIPS[client], port_of(PROXY, client, target)
+        super().__init__(lab, KEPT, VIPS[client], str(self.question[4]), CLIENTS[client], str(self.port))
+
+
+@pytest.mark.cases(CARRIERS)
+def test_fullnat_survives_restart(fullnat, case):
+    """Connections through SNAT, with a PROXY header and across families, go on after lb-dp was killed and started again."""
+    def translation(said):
+        return [text for text in said["steps"] if text.startswith("translation")]
+
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(Kept(fullnat.lab, client, target)) for client, target in PAIRS]
+        before = [(one.ask("/client"), fullnat.balancer.why(*one.question)) for one in kept]
+        fullnat.balancer.kill_dp()
+        fullnat.balancer.start_dp()
+        fullnat.balancer.wait_connected()
+        for one, (told, said) in zip(kept, before):
+            assert one.ask("/client") == told
+            again = fullnat.balancer.why(*one.question)
+            assert (again["flow"], again["target"]) == ("hit", said["target"])
+            assert translation(again) and translation(again)[0].rpartition(",")[0] == translation(said)[0].rpartition(",")[0]
