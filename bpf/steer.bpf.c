@@ -1,10 +1,12 @@
-// Which packets of an AF_XDP port belong to lb's workers: those addressed to a VIP or SNAT address, and what nat targets send to
-// clients.
-// Everything else stays with the kernel.
+// Which packets of an AF_XDP port belong to lb's workers: those addressed to a VIP or SNAT address, what nat targets send to
+// clients and what appliances send back; of a port with a gateway listener, whatever is not this host's. Everything else
+// stays with the kernel.
 //
 //   frame ── VLAN tags (≤ 2) looked through ── IPv6 neighbour discovery? ── yes → XDP_PASS
 //     ── destination in `vips`, or in a prefix of `vip_prefixes`? ── yes → socket of this queue, or drop
-//     ── source in `returns`, or an ICMP error that quotes a packet
+//     ── UDP 6081 to a prefix of `tunnel_ends`? ───────────────────── yes → the same
+//     ── `everything`, and the packet is one that is routed; or
+//        source in `returns`, or an ICMP error that quotes a packet
 //        to one, and destination not in `own_addresses`? ─────────── yes → the same
 //     ── else → XDP_PASS
 //
@@ -29,6 +31,7 @@
 #define MAX_OWN_ADDRESSES 4096
 #define FRAGMENT_OFFSET 0x1fff
 #define ICMP_BYTES 8
+#define GENEVE_PORT 6081
 
 // As abi::IpAddress: network order, IPv4 as ::ffff:a.b.c.d.
 struct address {
@@ -86,6 +89,23 @@ struct {
   __type(key, struct source);
   __type(value, __u32);
 } returns SEC(".maps");
+
+// Where appliances send Geneve packets to: the tunnel sources, while there is a gateway listener. Writer: as of `vips`.
+struct {
+  __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+  __uint(max_entries, 16);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct prefix);
+  __type(value, __u32);
+} tunnel_ends SEC(".maps");
+
+// Not 0: all that is routed by this interface goes through appliances. Writer: as of `vips`.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, __u32);
+} everything SEC(".maps");
 
 // This host's addresses. Writer: lb-dp's main thread, once a second.
 struct {
@@ -181,6 +201,28 @@ static __always_inline int is_neighbour_discovery(const struct packet* packet, c
   return *type >= 133 && *type <= 137;
 }
 
+// UDP 6081 to a tunnel source.
+static __always_inline int is_from_appliance(const struct packet* packet, const void* l4, const void* end) {
+  const __be16* ports = l4;
+  if (packet->source.protocol != IPPROTO_UDP || (const void*)(ports + 2) > end || ports[1] != bpf_htons(GENEVE_PORT))
+    return 0;
+  struct prefix key = {.bits = 128, .address = packet->destination};
+  return bpf_map_lookup_elem(&tunnel_ends, &key) != 0;
+}
+
+// Unicast that routers forward: to no group of hosts, and neither from nor to an address of this link alone.
+static __always_inline int is_routed(const struct address* address, int version) {
+  if (version == 4) return address->bytes[12] < 224 && !(address->bytes[12] == 169 && address->bytes[13] == 254);
+  return address->bytes[0] != 0xff && !(address->bytes[0] == 0xfe && (address->bytes[1] & 0xc0) == 0x80);
+}
+
+static __always_inline int is_for_gateway(const struct ethhdr* ethernet, const struct packet* packet, int version) {
+  const __u32 zero = 0;
+  const __u32* all = bpf_map_lookup_elem(&everything, &zero);
+  return all && *all && !(ethernet->h_dest[0] & 1) && is_routed(&packet->destination, version) &&
+         is_routed(&packet->source.address, version);
+}
+
 // Whether the frame is a worker's.
 static __always_inline int is_steered(const struct xdp_md* context) {
   const void* const end = (const void*)(long)context->data_end;
@@ -202,7 +244,9 @@ static __always_inline int is_steered(const struct xdp_md* context) {
   void* l4 = version ? read_addresses(next, end, version, &packet, &later) : 0;
   if (!l4 || is_neighbour_discovery(&packet, l4, end, version)) return 0;
   if (is_vip(&packet.destination)) return 1;
-  return !later && is_return(&packet, l4, end, version) && !bpf_map_lookup_elem(&own_addresses, &packet.destination);
+  if (!later && is_from_appliance(&packet, l4, end)) return 1;
+  if (bpf_map_lookup_elem(&own_addresses, &packet.destination)) return 0;
+  return is_for_gateway(ethernet, &packet, version) || (!later && is_return(&packet, l4, end, version));
 }
 
 SEC("xdp")

@@ -51,6 +51,11 @@ Outcome Worker::process(const Snapshot& snapshot, std::span<const std::uint8_t> 
   burst_.headroom[0] = kHeadroomBytes;
   burst_.tailroom[0] = kTailroomBytes;
   burst_.in_port[0] = 0;
+  for (std::uint8_t port = 0; port < snapshot.ports().size(); ++port) {
+    if (snapshot.ports()[port].gateway == abi::kNoIndex) continue;
+    burst_.in_port[0] = port;
+    break;
+  }
   pipeline_.process(snapshot, burst_, now_ns);
 
   Outcome outcome{.verdict = burst_.verdict[0],

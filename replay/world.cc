@@ -49,6 +49,15 @@ tl::expected<void, std::string> World::apply(const cp::Config& config, std::uint
 }
 
 void World::set_paths(const cp::Config& config) {
+  std::vector<cp::Route> routes;
+  if (roster_.wants_routes()) {
+    for (const abi::IpAddress& any : {abi::IpAddress{}, abi::IpAddress::v4(0, 0, 0, 0)}) {
+      const cp::NextHop way{
+          .resolved = true, .interface = "replay", .mac = next_hop_mac(any), .source_mac = kOwnMac, .mtu_bytes = mtu_bytes_};
+      routes.push_back({{any, static_cast<std::uint8_t>(any.is_v4() ? 96 : 0)}, way, false});
+    }
+  }
+  roster_.set_routes(std::move(routes));
   for (const abi::IpAddress& address : roster_.addresses()) {
     cp::NextHop way{.resolved = true,
                     .interface = "replay",

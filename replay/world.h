@@ -8,6 +8,8 @@
 //   next hop of a target     its entry in static_neighbours, else MAC 02:04 + IPv4 address, 02:06 + last 4 bytes of IPv6
 //   lb's own MAC             02:00:00:00:00:01
 //   tunnel_source            where the configuration has none: 198.18.0.1, 2001:2::1
+//   routes                   of a gateway listener's packets: one default route of each family, MAC 02:04:0:0:0:0, 02:06:…
+//   port that packets come by   the first that has a gateway listener, if there is one
 //   MTU                      1500 bytes towards every target, or --mtu
 //
 // Time is in ns from the first packet of the capture. Thread: one.

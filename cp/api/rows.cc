@@ -110,7 +110,7 @@ void fill(api::VipRow& row, const Index& index, const Vip& vip) {
 void fill(api::ListenerRow& row, const Index& index, const LiveListener& listener) {
   const Vip* vip = index.vip(listener.config.vip);
   row.set_name(listener.name);
-  row.set_vip(listener.config.vip);
+  row.set_vip(listener.config.interface.empty() ? listener.config.vip : "interface " + listener.config.interface);
   if (vip != nullptr) row.set_address(format_prefix(vip->prefix()));
   row.set_protocol(std::string(to_string(listener.config.protocol)));
   row.set_port(ports_text(listener.config));

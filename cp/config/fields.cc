@@ -20,9 +20,12 @@ std::string port(std::uint16_t value) {
 
 std::string type_of(abi::Stickiness stickiness) {
   switch (stickiness) {
-    case abi::Stickiness::five_tuple: return "";
+    case abi::Stickiness::five_tuple:
+    case abi::Stickiness::symmetric_five_tuple: return "";
     case abi::Stickiness::source_ip: return "source_ip";
+    case abi::Stickiness::symmetric_ip:
     case abi::Stickiness::source_ip_dest_ip: return "source_ip_dest_ip";
+    case abi::Stickiness::symmetric_ip_proto:
     case abi::Stickiness::source_ip_dest_ip_proto: return "source_ip_dest_ip_proto";
   }
   return "";
@@ -38,6 +41,15 @@ std::string name_of(ProbeProtocol protocol) {
     case ProbeProtocol::none: return "NONE";
   }
   return "";
+}
+
+void add_geneve(Fields& fields, const TargetGroup& group) {
+  const char* failover = group.keep_unhealthy_flows ? "no_rebalance" : "rebalance";
+  fields.emplace_back("attributes.target_failover.on_deregistration", failover);
+  fields.emplace_back("attributes.target_failover.on_unhealthy", failover);
+  fields.emplace_back("attributes.geneve.option_class", number(group.geneve_class));
+  fields.emplace_back("attributes.geneve.vpce_id", number(group.geneve_vpce_id));
+  fields.emplace_back("attributes.geneve.attachment_id", number(group.geneve_attachment_id));
 }
 
 void add_health_check(Fields& fields, const HealthCheck& check) {
@@ -76,9 +88,11 @@ Fields fields_of(const Vip& vip) {
 }
 
 Fields fields_of(const Listener& listener) {
+  const bool gateway = listener.protocol == ListenerProtocol::geneve;
   return {{"vip", listener.vip},
+          {"interface", listener.interface},
           {"protocol", std::string(to_string(listener.protocol))},
-          {"port", format_port_range({listener.first_port, listener.last_port})},
+          {"port", gateway ? "" : format_port_range({listener.first_port, listener.last_port})},
           {"target_groups", format_shares(listener.groups)},
           {"security_group", listener.security_group}};
 }
@@ -92,20 +106,28 @@ Fields fields_of(const TargetGroup& group) {
     fields.emplace_back(std::string("attributes.") + name, std::move(value));
   };
   attribute("deregistration_delay.timeout_seconds", seconds(group.deregistration_delay));
-  attribute("deregistration_delay.connection_termination.enabled",
-            boolean(group.after_deregistration == abi::TrackedFlows::reset));
-  attribute("deregistration_delay.then", group.after_deregistration == abi::TrackedFlows::rehash ? "rehash" : "");
-  attribute("stickiness.enabled", boolean(group.stickiness != abi::Stickiness::five_tuple));
+  const bool geneve = group.mode == abi::ForwardingMode::geneve;
+  if (geneve) {
+    add_geneve(fields, group);
+  } else {
+    attribute("deregistration_delay.connection_termination.enabled",
+              boolean(group.after_deregistration == abi::TrackedFlows::reset));
+    attribute("deregistration_delay.then", group.after_deregistration == abi::TrackedFlows::rehash ? "rehash" : "");
+  }
+  attribute("stickiness.enabled", boolean(group.stickiness != abi::Stickiness::five_tuple &&
+                                          group.stickiness != abi::Stickiness::symmetric_five_tuple));
   attribute("stickiness.type", type_of(group.stickiness));
   attribute("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count",
             number(group.minimum_healthy_count));
   attribute("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage",
             group.minimum_healthy_percentage == 0 ? "off" : number(group.minimum_healthy_percentage));
-  attribute("target_health_state.unhealthy.connection_termination.enabled", boolean(group.terminate_on_unhealthy));
+  if (!geneve)
+    attribute("target_health_state.unhealthy.connection_termination.enabled", boolean(group.terminate_on_unhealthy));
   attribute("target_health_state.unhealthy.draining_interval_seconds", seconds(group.unhealthy_draining_interval));
   attribute("algorithm", std::string(abi::to_string(group.algorithm)));
   attribute("slow_start.duration_seconds", seconds(group.slow_start));
   attribute("tcp.idle_timeout.seconds", seconds(group.tcp_idle_timeout));
+  attribute("tcp.mss_clamp.enabled", boolean(group.mss_clamp));
   attribute("udp.idle_timeout.seconds", seconds(group.udp_idle_timeout));
   if (group.mode == abi::ForwardingMode::gue) {
     attribute("gue.port", number(group.gue_port));
@@ -117,7 +139,7 @@ Fields fields_of(const TargetGroup& group) {
     attribute("client_address_option.enabled", boolean(group.client_address_option));
   }
   if (group.mode != abi::ForwardingMode::l2dsr && group.mode != abi::ForwardingMode::nat &&
-      group.mode != abi::ForwardingMode::fullnat) {
+      group.mode != abi::ForwardingMode::fullnat && !geneve) {
     attribute("outer_fragmentation.enabled", boolean(group.outer_fragmentation));
   }
   if (group.gre_key) attribute("gre.key", number(*group.gre_key));

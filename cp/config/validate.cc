@@ -109,13 +109,14 @@ class Validator {
       const std::string path = element("listeners", i);
       name(path, from.name(), names, i);
       Listener listener{from.name(), from.vip(), listener_protocol(from.protocol()), 0, 0, {}};
-      if (!from.vip().empty() && !vip_index_.contains(from.vip()))
-        violation(path + ".vip", "there is no VIP '" + from.vip() + "'");
-      const auto ports = parse_port_range(from.port());
+      listener.interface = from.interface();
+      listener_place(path, from);
+      const bool geneve = listener.protocol == ListenerProtocol::geneve;
+      const auto ports = geneve ? std::optional(PortRange{0, 65535}) : parse_port_range(from.port());
       if (ports) {
         listener.first_port = ports->first;
         listener.last_port = ports->last;
-        if (!from.protocol().empty()) overlap(path, listener);
+        if (!from.protocol().empty()) geneve ? overlap_of_gateway(path, listener) : overlap(path, listener);
       } else if (!from.port().empty()) {
         violation(path + ".port", "must be 1-65535, a range N-M of these, or any, not '" + from.port() + "'");
       }
@@ -127,6 +128,30 @@ class Validator {
       violation("listeners", "make " + std::to_string(snapshot_listeners) + " with TCP_UDP counted twice, at most " +
                                  std::to_string(kMaxListeners) + " are allowed");
     }
+  }
+
+  // A VIP, or of a gateway listener an interface; and a port, but not of a gateway listener.
+  void listener_place(const std::string& path, const config::Listener& from) const {
+    const bool geneve = from.protocol() == "GENEVE";
+    if (!from.vip().empty() && !vip_index_.contains(from.vip()))
+      violation(path + ".vip", "there is no VIP '" + from.vip() + "'");
+    if (from.vip().empty() && from.interface().empty())
+      violation(path + ".vip", geneve ? "is missing, and so is an interface" : "is missing");
+    if (!from.interface().empty() && !geneve) violation(path + ".interface", "needs protocol: GENEVE");
+    if (!from.interface().empty() && !from.vip().empty())
+      violation(path + ".interface", "stands in place of vip: leave one out");
+    if (from.interface().find_first_of("/ \t\n:") != std::string::npos)
+      violation(path + ".interface", "must be the name of a network interface");
+    if (from.port().empty() && !geneve) violation(path + ".port", "is missing");
+    if (!from.port().empty() && geneve) violation(path + ".port", "must be left out: GENEVE listeners take all IP traffic");
+  }
+
+  void overlap_of_gateway(const std::string& path, const Listener& listener) {
+    const std::string place = listener.vip.empty() ? "interface '" + listener.interface + "'" : "VIP '" + listener.vip + "'";
+    const auto [other, is_new] = gateways_.emplace(place, listener.name);
+    if (!is_new)
+      violation(path + (listener.vip.empty() ? ".interface" : ".vip"),
+                place + " has the GENEVE listener '" + other->second + "' already");
   }
 
   // Ranges may lie in each other (the narrowest takes a packet); the same range twice could not be told apart.
@@ -166,14 +191,15 @@ class Validator {
         named_[index] = true;
         if (complete) users_[index].push_back(result_.listeners.size());
         if (!from.protocol().empty() && !file_.target_groups(found->second).protocol().empty() &&
-            group_protocol != listener.protocol && group_protocol != ListenerProtocol::tcp_udp) {
-          violation(
-              share_path + ".name",
-              "target group '" + share.name() + "' is " + std::string(to_string(group_protocol)) + ", a " +
-                  std::string(to_string(listener.protocol)) + " listener takes " +
-                  (listener.protocol == ListenerProtocol::tcp_udp ? ""
-                                                                  : std::string(to_string(listener.protocol)) + " or ") +
-                  "TCP_UDP target groups");
+            group_protocol != listener.protocol &&
+            (group_protocol != ListenerProtocol::tcp_udp || listener.protocol == ListenerProtocol::geneve)) {
+          const bool strict =
+              listener.protocol == ListenerProtocol::tcp_udp || listener.protocol == ListenerProtocol::geneve;
+          violation(share_path + ".name",
+                    "target group '" + share.name() + "' is " + std::string(to_string(group_protocol)) + ", a " +
+                        std::string(to_string(listener.protocol)) + " listener takes " +
+                        (strict ? "" : std::string(to_string(listener.protocol)) + " or ") +
+                        (listener.protocol == ListenerProtocol::geneve ? "GENEVE" : "TCP_UDP") + " target groups");
         }
       }
     }
@@ -213,7 +239,9 @@ class Validator {
   // Where the mode does not translate ports, a target's port must be among its listeners'. Told at the field that names it,
   // the group's only once.
   void target_port(const std::string& field, std::size_t index, const TargetGroup& group, std::uint16_t port) const {
-    if (port == 0 || group.mode == abi::ForwardingMode::nat || group.mode == abi::ForwardingMode::fullnat) return;
+    if (port == 0 || group.mode == abi::ForwardingMode::nat || group.mode == abi::ForwardingMode::fullnat ||
+        group.mode == abi::ForwardingMode::geneve)
+      return;
     for (const std::size_t user : users_[index]) {
       const Listener& listener = result_.listeners[user];
       const PortRange range{listener.first_port, listener.last_port};
@@ -387,6 +415,7 @@ class Validator {
   std::set<abi::IpAddress> vip_addresses_;  // those that are no prefix
   std::vector<AddressPrefix> vip_prefixes_;
   std::map<std::tuple<std::string, ListenerProtocol, std::uint16_t, std::uint16_t>, std::string> taken_;
+  std::map<std::string, std::string> gateways_;  // GENEVE listeners by VIP or interface
   std::vector<std::vector<std::size_t>> users_;  // by group: complete listeners that use it
   std::vector<bool> named_;                      // by group: a listener names it, complete or not
 };

@@ -19,7 +19,7 @@ abi::Stickiness stickiness(const config::Stickiness& from) {
 
 abi::ForwardingMode forwarding_mode(const std::string& text) {
   for (const auto mode : {abi::ForwardingMode::l2dsr, abi::ForwardingMode::gue, abi::ForwardingMode::gre,
-                          abi::ForwardingMode::nat, abi::ForwardingMode::fullnat}) {
+                          abi::ForwardingMode::geneve, abi::ForwardingMode::nat, abi::ForwardingMode::fullnat}) {
     if (text == abi::to_string(mode)) return mode;
   }
   return abi::ForwardingMode::ipip;
@@ -47,12 +47,15 @@ class GroupValidator {
     group_.protocol = listener_protocol(file_.protocol());
     group_.port = static_cast<std::uint16_t>(file_.port());
     group_.mode = forwarding_mode(file_.forwarding_mode());
+    if (group_.protocol == ListenerProtocol::geneve && file_.forwarding_mode().empty())
+      group_.mode = abi::ForwardingMode::geneve;
     if (file_.has_table_size()) group_.table_size = file_.table_size();
     if (!is_prime(group_.table_size)) {
       violation(".table_size", "must be a prime 7-16777213, and " + std::to_string(group_.table_size) + " is none");
     }
     attributes();
     tunnel();
+    geneve();
     health_check();
     targets();
     snat();
@@ -103,13 +106,15 @@ class GroupValidator {
       group_.terminate_on_unhealthy = unhealthy.connection_termination().enabled();
     }
     group_.unhealthy_draining_interval = std::chrono::seconds(unhealthy.draining_interval_seconds());
-    if (group_.terminate_on_unhealthy && unhealthy.draining_interval_seconds() > 0) {
+    if (group_.terminate_on_unhealthy && unhealthy.draining_interval_seconds() > 0 &&
+        group_.mode != abi::ForwardingMode::geneve) {
       violation(".attributes.target_health_state.unhealthy.draining_interval_seconds",
                 "needs target_health_state.unhealthy.connection_termination.enabled: false, else it must be 0");
     }
     if (from.tcp().idle_timeout().has_seconds()) {
       group_.tcp_idle_timeout = std::chrono::seconds(from.tcp().idle_timeout().seconds());
     }
+    group_.mss_clamp = from.tcp().mss_clamp().enabled();
     if (from.udp().idle_timeout().has_seconds()) {
       group_.udp_idle_timeout = std::chrono::seconds(from.udp().idle_timeout().seconds());
     }
@@ -174,6 +179,79 @@ class GroupValidator {
       violation(".attributes.snat.addresses", "has no address of the family of target " + format_address(target.address));
       return;
     }
+  }
+
+  // Gateway groups: their own stickiness, failover and options, and no port but 6081.
+  void geneve() {
+    const config::Attributes& from = file_.attributes();
+    const bool geneve = group_.mode == abi::ForwardingMode::geneve;
+    if (geneve != (group_.protocol == ListenerProtocol::geneve) && !file_.protocol().empty()) {
+      return violation(".forwarding_mode", geneve ? "geneve needs protocol: GENEVE" : "protocol GENEVE needs geneve");
+    }
+    if (!geneve) {
+      if (from.has_target_failover()) violation(".attributes.target_failover", "needs forwarding_mode: geneve");
+      if (from.has_geneve()) violation(".attributes.geneve", "needs forwarding_mode: geneve");
+      return;
+    }
+    geneve_port();
+    if (group_.algorithm != abi::Algorithm::maglev)
+      violation(".attributes.algorithm",
+                "must be maglev with forwarding_mode: geneve: both directions of a flow take one slot");
+    if (group_.outer_fragmentation)
+      violation(".attributes.outer_fragmentation.enabled", "cannot be had with forwarding_mode: geneve");
+    geneve_stickiness();
+    geneve_failover();
+    if (from.geneve().has_option_class()) group_.geneve_class = static_cast<std::uint16_t>(from.geneve().option_class());
+    group_.geneve_vpce_id = from.geneve().vpce_id();
+    group_.geneve_attachment_id = from.geneve().attachment_id();
+  }
+
+  void geneve_port() {
+    if (file_.has_port() && file_.port() != abi::kGenevePort)
+      violation(".port", "must be 6081 or left out: geneve has no other");
+    group_.port = abi::kGenevePort;
+    for (int i = 0; i < file_.targets_size(); ++i) {
+      if (file_.targets(i).has_port() && file_.targets(i).port() != abi::kGenevePort)
+        violation(".targets[" + std::to_string(i) + "].port", "must be 6081 or left out: geneve has no other");
+    }
+    const std::string& check = file_.health_check().protocol();
+    const std::string& port = file_.health_check().port();
+    if (check != "NONE" && check != "ICMP" && (port.empty() || port == "traffic-port"))
+      violation(".health_check.port", "must be 1-65535: an appliance answers no probe on its Geneve port");
+  }
+
+  void geneve_stickiness() {
+    const config::Stickiness& from = file_.attributes().stickiness();
+    group_.stickiness = abi::Stickiness::symmetric_five_tuple;
+    if (!from.enabled()) return;
+    if (from.type() == "source_ip_dest_ip") {
+      group_.stickiness = abi::Stickiness::symmetric_ip;
+    } else if (from.type() == "source_ip_dest_ip_proto") {
+      group_.stickiness = abi::Stickiness::symmetric_ip_proto;
+    } else {
+      violation(
+          ".attributes.stickiness.type",
+          "must be source_ip_dest_ip or source_ip_dest_ip_proto with forwarding_mode: geneve: both directions of a flow "
+          "go to one appliance");
+    }
+  }
+
+  void geneve_failover() {
+    const config::TargetFailover& from = file_.attributes().target_failover();
+    const std::string& deregistered = from.on_deregistration();
+    const std::string& unhealthy = from.on_unhealthy();
+    if (deregistered != unhealthy)
+      violation(".attributes.target_failover.on_unhealthy", "must be the same as on_deregistration");
+    const bool rebalance = deregistered == "rebalance";
+    group_.after_deregistration = rebalance ? abi::TrackedFlows::rehash : abi::TrackedFlows::keep;
+    group_.keep_unhealthy_flows = !rebalance;
+    group_.terminate_on_unhealthy = false;
+    const config::DeregistrationDelay& delay = file_.attributes().deregistration_delay();
+    if (!delay.then().empty() || delay.has_connection_termination())
+      violation(".attributes.deregistration_delay", "is followed by what target_failover says with forwarding_mode: geneve");
+    if (file_.attributes().target_health_state().unhealthy().connection_termination().enabled())
+      violation(".attributes.target_health_state.unhealthy.connection_termination.enabled",
+                "cannot be had with forwarding_mode: geneve: see target_failover");
   }
 
   void after_deregistration(const config::DeregistrationDelay& delay) {
@@ -317,6 +395,7 @@ class GroupValidator {
 
 ListenerProtocol listener_protocol(const std::string& text) {
   if (text == "UDP") return ListenerProtocol::udp;
+  if (text == "GENEVE") return ListenerProtocol::geneve;
   return text == "TCP_UDP" ? ListenerProtocol::tcp_udp : ListenerProtocol::tcp;
 }
 

@@ -70,6 +70,9 @@ std::vector<abi::IpAddress> Controller::Loop::addresses_with(const Config& confi
 void Controller::Loop::look_up_all(const Config& config, const std::vector<abi::IpAddress>& addresses) {
   mirror_->set_static(config.static_neighbours);
   mirror_->want(addresses);
+  if (std::ranges::any_of(config.groups, [](const auto& group) { return group.mode == abi::ForwardingMode::geneve; })) {
+    mirror_->want_routes(true);  // follow_members() ends it
+  }
   while (mirror_->step()) {
   }
 }
@@ -79,6 +82,7 @@ void Controller::Loop::follow_members() {
   followed_ = roster_.membership();
   const std::vector<abi::IpAddress> addresses = roster_.addresses();
   mirror_->want(addresses);
+  mirror_->want_routes(roster_.wants_routes());
   std::erase_if(paths_, [&](const auto& item) {
     if (std::ranges::binary_search(addresses, item.first, AddressOrder())) return false;
     unready_paths_ -= is_ready(item.second) ? 0 : 1;
@@ -88,6 +92,10 @@ void Controller::Loop::follow_members() {
 }
 
 void Controller::Loop::take_paths() {
+  if (auto routes = mirror_->take_routes()) {
+    roster_.set_routes(std::move(*routes));
+    changed();
+  }
   auto changes = mirror_->take_changes();
   if (changes.empty()) return;
   for (auto& [address, path] : changes) {

@@ -188,6 +188,11 @@ Json to_json(const GroupRecord& group) {
           {"deregistration_delay", config.deregistration_delay.count()},
           {"after_deregistration", config.after_deregistration},
           {"algorithm", config.algorithm},
+          {"keep_unhealthy_flows", config.keep_unhealthy_flows},
+          {"geneve_class", config.geneve_class},
+          {"geneve_vpce_id", config.geneve_vpce_id},
+          {"geneve_attachment_id", config.geneve_attachment_id},
+          {"mss_clamp", config.mss_clamp},
           {"slow_start", config.slow_start.count()},
           {"terminate_on_unhealthy", config.terminate_on_unhealthy},
           {"unhealthy_draining_interval", config.unhealthy_draining_interval.count()},
@@ -225,6 +230,11 @@ GroupRecord group_of(const Json& json) {
   read(json, "deregistration_delay", config.deregistration_delay);
   read(json, "after_deregistration", config.after_deregistration);
   read(json, "algorithm", config.algorithm);
+  read(json, "keep_unhealthy_flows", config.keep_unhealthy_flows);
+  read(json, "geneve_class", config.geneve_class);
+  read(json, "geneve_vpce_id", config.geneve_vpce_id);
+  read(json, "geneve_attachment_id", config.geneve_attachment_id);
+  read(json, "mss_clamp", config.mss_clamp);
   read(json, "slow_start", config.slow_start);
   read(json, "terminate_on_unhealthy", config.terminate_on_unhealthy);
   read(json, "unhealthy_draining_interval", config.unhealthy_draining_interval);
@@ -257,6 +267,7 @@ Json to_json(const ListenerRecord& listener) {
           {"last_port", listener.config.last_port},
           {"groups", std::move(groups)},
           {"security_group", listener.config.security_group},
+          {"interface", listener.config.interface},
           {"former", std::move(former)},
           {"counter_index", listener.counter_index},
           {"draining", listener.draining},
@@ -274,6 +285,7 @@ ListenerRecord listener_of(const Json& json) {
   for (const Json& share : json.at("groups")) listener.config.groups.push_back({share.at(0), share.at(1)});
   for (const Json& group : json.at("former")) listener.former.push_back({group.at(0), group.at(1)});
   read(json, "security_group", listener.config.security_group);
+  read(json, "interface", listener.config.interface);
   read(json, "counter_index", listener.counter_index);
   read(json, "draining", listener.draining);
   read(json, "drain_ends", listener.drain_ends_unix_ms);

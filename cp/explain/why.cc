@@ -11,6 +11,7 @@
 #include "dp/lb/explain_flow.h"
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/fullnat.h"
+#include "dp/lb/gateway.h"
 #include "dp/lb/nat.h"
 #include "dp/lb/translations.h"
 #include "dp/lb/vip_table.h"
@@ -30,7 +31,9 @@ std::string_view help(abi::DropReason reason) {
 }
 
 std::string_view protocol_name(std::uint8_t protocol) {
-  return protocol == static_cast<std::uint8_t>(abi::Protocol::udp) ? "UDP" : "TCP";
+  if (protocol == static_cast<std::uint8_t>(abi::Protocol::tcp)) return "TCP";
+  if (protocol == static_cast<std::uint8_t>(abi::Protocol::udp)) return "UDP";
+  return "IP";
 }
 
 std::string seconds(std::uint64_t ns) {
@@ -225,10 +228,19 @@ class Explainer {
     }
   }
 
+  // Both directions of a gateway listener's flow have one entry.
+  net::FlowKey entry_key() const {
+    const std::uint32_t gateway = gateway_listener_for(snapshot_, key_);
+    const VipTable vips = vip_table_of(snapshot_);
+    const bool taken = gateway == abi::kNoIndex || find_listener(snapshot_, vips, key_, vip_hash(key_)) < kNoListener;
+    return taken ? key_ : either_way(key_);
+  }
+
   void look_into_tables(std::uint64_t now_ns) {
+    const net::FlowKey key = entry_key();
     views_.reserve(context_.worker_tables.size());
     for (std::uint32_t worker = 0; worker < context_.worker_tables.size(); ++worker) {
-      views_.push_back(FlowTable::peek(context_.worker_tables[worker], context_.secret, key_, now_ns));
+      views_.push_back(FlowTable::peek(context_.worker_tables[worker], context_.secret, key, now_ns));
       const auto& view = views_.back();
       if (!view || (answer_.entry && answer_.entry->idle_ns <= view->idle_ns)) continue;
       answer_.entry = view;
@@ -271,6 +283,7 @@ class Explainer {
       if (abi::masked(key_.destination, candidate.prefix_length) != candidate.address) continue;
       if (vip == nullptr || candidate.prefix_length > vip->prefix_length) vip = &candidate;
     }
+    if (vip == nullptr && decision_.listener != abi::kNoIndex) return write_port_listener(tuple);
     if (vip == nullptr) return step("listener lookup", tuple + " is no VIP");
     std::string of_vip = " of VIP " + std::string(snapshot_.name(vip->name));
     if (vip->prefix_length < 128) {
@@ -279,11 +292,22 @@ class Explainer {
     if (decision_.listener == abi::kNoIndex) return step("listener lookup", "no listener" + of_vip + " takes " + tuple);
     const abi::Listener& listener = snapshot_.listeners()[decision_.listener];
     std::string text = tuple + " → listener " + std::string(snapshot_.name(listener.name)) + of_vip;
-    if (listener.first_port != listener.last_port) {
+    if (listener.protocol == abi::kAllProtocols) {
+      text += " (all IP traffic)";
+    } else if (listener.first_port != listener.last_port) {
       text += " (ports " + std::to_string(listener.first_port) + "-" + std::to_string(listener.last_port) + ")";
     }
     if (listener.draining != 0) text += ", draining: it serves its tracked flows only";
     step("listener lookup", text);
+  }
+
+  void write_port_listener(const std::string& tuple) {
+    std::string ports;
+    for (const abi::Port& port : snapshot_.ports()) {
+      if (port.gateway == decision_.listener) ports += (ports.empty() ? "" : ", ") + std::string(port.name);
+    }
+    step("listener lookup", tuple + " is no VIP; what comes in by " + ports + " → listener " +
+                                std::string(snapshot_.name(snapshot_.listeners()[decision_.listener].name)));
   }
 
   // Which rule spoke: "office: rule 17, deny 203.0.113.0/24 TCP 80-443".
@@ -390,6 +414,10 @@ class Explainer {
       text += ", UDP destination port " + std::to_string(target.tunnel_word);
       const bool zero = target.address.is_v4() || (target.tunnel_flags & abi::kTunnelZeroChecksum) != 0;
       text += zero ? ", UDP checksum 0" : "";
+    }
+    if (target.mode == abi::ForwardingMode::geneve) {
+      if (decision_.outer_source_port) text += ", UDP source port " + std::to_string(*decision_.outer_source_port);
+      if (decision_.cookie) text += ", flow cookie " + std::to_string(*decision_.cookie);
     }
     if ((target.tunnel_flags & abi::kTunnelKeyed) != 0 && target.mode == abi::ForwardingMode::gre) {
       text += ", key " + std::to_string(target.tunnel_word);

@@ -82,6 +82,7 @@ std::string_view to_string(ListenerProtocol protocol) {
     case ListenerProtocol::tcp: return "TCP";
     case ListenerProtocol::udp: return "UDP";
     case ListenerProtocol::tcp_udp: return "TCP_UDP";
+    case ListenerProtocol::geneve: return "GENEVE";
   }
   return "?";
 }

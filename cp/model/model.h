@@ -14,7 +14,7 @@
 
 namespace lb::cp {
 
-enum class ListenerProtocol : std::uint8_t { tcp, udp, tcp_udp };
+enum class ListenerProtocol : std::uint8_t { tcp, udp, tcp_udp, geneve };
 
 struct AddressPrefix {
   abi::IpAddress address;
@@ -48,6 +48,7 @@ struct Listener {
   std::uint16_t last_port = 0;
   std::vector<WeightedGroup> groups;
   std::string security_group;  // empty: none
+  std::string interface;       // geneve: a port of lb-dp, in place of a VIP
   bool operator==(const Listener&) const = default;
 };
 
@@ -94,9 +95,14 @@ struct TargetGroup {
   std::uint16_t gue_port = abi::kGuePort;      // gue: UDP destination port
   bool gue_ipv6_zero_checksum = false;         // gue: RFC 6935
   std::optional<std::uint32_t> gre_key;        // gre: RFC 2890
+  bool keep_unhealthy_flows = false;           // geneve: target_failover.on_unhealthy no_rebalance
+  std::uint16_t geneve_class = abi::kGeneveClass;
+  std::uint64_t geneve_vpce_id = 0;
+  std::uint64_t geneve_attachment_id = 0;
   std::vector<abi::IpAddress> snat_addresses;  // fullnat: sorted, IPv4 first, each once
   bool proxy_protocol_v2 = false;              // fullnat, TCP: client address in a PROXY header
   bool client_address_option = false;          // fullnat, TCP: client address in TCP option 254
+  bool mss_clamp = false;
   bool outer_fragmentation = false;            // tunnels: fragment the outer packet where it does not fit
   abi::Algorithm algorithm = abi::Algorithm::maglev;
   std::uint32_t table_size = 65537;
@@ -218,6 +224,14 @@ struct NextHop {
   bool operator==(const NextHop&) const = default;
 };
 
+// A way of the kernel's, for packets to any address of a prefix.
+struct Route {
+  AddressPrefix prefix;
+  NextHop next_hop;    // not resolved: the kernel forwards such packets
+  bool local = false;  // this host's own, or a broadcast
+  bool operator==(const Route&) const = default;
+};
+
 // Text forms. parse_address accepts IPv4 and IPv6; format_address_port brackets IPv6: "[2001:db8::1]:80".
 std::optional<abi::IpAddress> parse_address(std::string_view text);
 std::string format_address(const abi::IpAddress& address);
@@ -237,6 +251,6 @@ std::optional<abi::MacAddress> parse_mac(std::string_view text);
 std::string format_matcher(const std::vector<StatusRange>& matcher);  // "200-399,404"
 // The bytes that printable ASCII stands for: \n \r \t \\ and \xHH are escapes. nullopt: another character or escape.
 std::optional<std::string> unescape(std::string_view text);
-std::string_view to_string(ListenerProtocol protocol);  // "TCP", "UDP", "TCP_UDP"
+std::string_view to_string(ListenerProtocol protocol);  // "TCP", "UDP", "TCP_UDP", "GENEVE"
 
 }  // namespace lb::cp

@@ -145,6 +145,12 @@ std::optional<RouteInfo> parse_route(const nlmsghdr* message) {
   mnl_attr_parse(message, sizeof *header, collect, &at);
   RouteInfo route;
   route.type = header->rtm_type;
+  route.table = at[RTA_TABLE] != nullptr ? u32_of(at[RTA_TABLE]) : header->rtm_table;
+  route.metric = u32_of(at[RTA_PRIORITY]);
+  const bool v4 = header->rtm_family == AF_INET;
+  const abi::IpAddress any = v4 ? abi::IpAddress::v4(0, 0, 0, 0) : abi::IpAddress{};
+  route.destination = {address_of(at[RTA_DST], header->rtm_family).value_or(any),
+                       static_cast<std::uint8_t>(header->rtm_dst_len + (v4 ? 96 : 0))};
   route.ifindex = u32_of(at[RTA_OIF]);
   route.gateway = address_of(at[RTA_GATEWAY], header->rtm_family);
   if (const nlattr* via = at[RTA_VIA]; via != nullptr && mnl_attr_get_payload_len(via) == sizeof(std::uint16_t) + 16) {
@@ -152,6 +158,16 @@ std::optional<RouteInfo> parse_route(const nlmsghdr* message) {
     route.gateway.emplace();
     std::memcpy(route.gateway->bytes.data(), static_cast<const char*>(mnl_attr_get_payload(via)) + sizeof(std::uint16_t),
                 16);
+  }
+  if (const nlattr* hops = at[RTA_MULTIPATH]; hops != nullptr && mnl_attr_get_payload_len(hops) >= sizeof(rtnexthop)) {
+    // Of several equal ways the first.
+    const auto* hop = static_cast<const rtnexthop*>(mnl_attr_get_payload(hops));
+    route.ifindex = static_cast<std::uint32_t>(hop->rtnh_ifindex);
+    Attributes of_hop{};
+    if (hop->rtnh_len > sizeof *hop && hop->rtnh_len <= mnl_attr_get_payload_len(hops)) {
+      mnl_attr_parse_payload(hop + 1, hop->rtnh_len - sizeof *hop, collect, &of_hop);
+    }
+    route.gateway = address_of(of_hop[RTA_GATEWAY], header->rtm_family);
   }
   route.source = address_of(at[RTA_PREFSRC], header->rtm_family).value_or(abi::IpAddress{});
   if (at[RTA_METRICS] != nullptr) {
@@ -178,7 +194,8 @@ void NetlinkRequests::dump(std::uint16_t type, const OnMessage& on_message) {
   request->nlmsg_type = type;
   request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   request->nlmsg_seq = ++sequence_;
-  mnl_nlmsg_put_extra_header(request, type == RTM_GETLINK ? sizeof(ifinfomsg) : sizeof(ndmsg));
+  const std::size_t header = type == RTM_GETLINK ? sizeof(ifinfomsg) : type == RTM_GETROUTE ? sizeof(rtmsg) : sizeof(ndmsg);
+  mnl_nlmsg_put_extra_header(request, header);
   if (mnl_socket_sendto(socket_, request, request->nlmsg_len) < 0) fail("netlink send");
   for (;;) {
     const ssize_t n = mnl_socket_recvfrom(socket_, buffer_.data(), buffer_.size());

@@ -40,6 +40,9 @@ struct NeighbourInfo {
 using NeighbourKey = std::pair<std::uint32_t, abi::IpAddress>;  // interface, next hop
 
 struct RouteInfo {
+  std::uint32_t table = 0;    // RT_TABLE_*
+  AddressPrefix destination;  // of a dump
+  std::uint32_t metric = 0;
   std::uint8_t type = 0;  // RTN_*; RTN_UNSPEC: none, see error
   int error = 0;          // errno
   std::uint32_t ifindex = 0;
@@ -62,7 +65,7 @@ class NetlinkRequests {
   NetlinkRequests& operator=(const NetlinkRequests&) = delete;
 
   using OnMessage = std::function<void(const nlmsghdr*)>;
-  void dump(std::uint16_t type, const OnMessage& on_message);  // RTM_GETLINK or RTM_GETNEIGH
+  void dump(std::uint16_t type, const OnMessage& on_message);  // RTM_GETLINK, RTM_GETNEIGH or RTM_GETROUTE
   // One answer per address, same order.
   std::vector<RouteInfo> routes(std::span<const abi::IpAddress> addresses);
   // Makes the kernel resolve neighbours: and keep them so (`managed`), or once. Errno of each, same order; 0: it took it.

@@ -1,5 +1,8 @@
 #include "cp/net/route_mirror.h"
 
+#include <libmnl/libmnl.h>
+#include <linux/rtnetlink.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -15,6 +18,14 @@ namespace {
 
 constexpr std::size_t kStep = 1024;
 constexpr std::uint16_t kUsable = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT | NUD_NOARP;
+
+// Every route of the kernel.
+struct RouteTable {
+  bool stale = true;               // to be dumped anew
+  bool neighbours_changed = true;  // to be computed anew
+  std::vector<RouteInfo> dumped;
+  std::set<NeighbourKey> gateways;
+};
 
 }  // namespace
 
@@ -45,6 +56,8 @@ struct RouteMirror::Impl {
   std::vector<NeighbourKey> to_forget;  // for tell_kernel()
   std::set<NeighbourKey> ask_again;     // lost from the kernel's table while in use
   std::chrono::steady_clock::time_point refreshed;
+  std::unique_ptr<RouteTable> table;  // while routes are wanted
+  std::vector<Route> routes_told;     // by take_routes()
 
   void read_all() {
     links.clear();
@@ -54,6 +67,7 @@ struct RouteMirror::Impl {
   }
 
   void look_up_all() {
+    if (table) table->stale = true;
     to_look_up.clear();
     for (const auto& [address, entry] : wanted) to_look_up.push_back(address);
   }
@@ -74,6 +88,7 @@ struct RouteMirror::Impl {
     if (!seen) return;
     const NeighbourKey key{seen->ifindex, seen->address};
     const auto used = users.find(key);
+    if (table) table->neighbours_changed = true;
     if (message->nlmsg_type == RTM_DELNEIGH) {
       // Its MAC is held; the kernel is asked to find it again.
       if (used != users.end()) {
@@ -236,11 +251,109 @@ struct RouteMirror::Impl {
     if (!entry.neighbour) return;
     const auto at = users.find(*entry.neighbour);
     at->second.erase(address);
-    if (!at->second.empty()) return;
+    if (!at->second.empty() || (table && table->gateways.contains(*entry.neighbour))) return;
     users.erase(at);
-    const auto known = neighbours.find(*entry.neighbour);
-    if (managed && (known == neighbours.end() || (known->second.state & NUD_PERMANENT) == 0)) {
-      to_forget.push_back(*entry.neighbour);
+    forget(*entry.neighbour);
+  }
+
+  void forget(const NeighbourKey& key) {
+    const auto known = neighbours.find(key);
+    if (managed && (known == neighbours.end() || (known->second.state & NUD_PERMANENT) == 0)) to_forget.push_back(key);
+  }
+
+  // ---- all routes
+
+  void read_routes() {
+    table->stale = false;
+    table->neighbours_changed = true;
+    table->dumped.clear();
+    requests.dump(RTM_GETROUTE, [this](const nlmsghdr* message) {
+      auto route = parse_route(message);
+      const auto* header = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
+      if (!route || (header->rtm_flags & RTM_F_CLONED) != 0) return;
+      if (route->table != RT_TABLE_MAIN && route->table != RT_TABLE_LOCAL) return;
+      table->dumped.push_back(std::move(*route));
+    });
+    std::set<NeighbourKey> gateways;
+    for (const RouteInfo& route : table->dumped) {
+      if (route.type == RTN_UNICAST && route.gateway) gateways.insert({route.ifindex, *route.gateway});
+    }
+    use_gateways(std::move(gateways));
+  }
+
+  // Their neighbours are kept resolved, also while no target needs them.
+  void use_gateways(std::set<NeighbourKey> gateways) {
+    const std::set<NeighbourKey> before = std::exchange(table->gateways, std::move(gateways));
+    for (const NeighbourKey& key : table->gateways) {
+      if (users.try_emplace(key).second) to_ask.push_back(key);
+    }
+    for (const NeighbourKey& key : before) {
+      const auto at = users.find(key);
+      if (table->gateways.contains(key) || at == users.end() || !at->second.empty()) continue;
+      users.erase(at);
+      forget(key);
+    }
+  }
+
+  // The way by a neighbour on a link; not resolved where its MAC is not known.
+  [[nodiscard]] NextHop way_by(const LinkInfo& link, const RouteInfo& route, const abi::IpAddress& next) const {
+    Path path;
+    fill_link(path.next_hop, link, route.mtu_bytes);
+    if (const StaticNeighbour* fixed = find_static(next, link.name)) {
+      path.next_hop.mac = fixed->mac;
+      finish(path);
+      return path.next_hop;
+    }
+    const auto known = neighbours.find({route.ifindex, next});
+    if (known == neighbours.end() || !known->second.has_mac) return path.next_hop;
+    path.next_hop.mac = known->second.mac;
+    finish(path);
+    return path.next_hop;
+  }
+
+  std::vector<Route> compute_routes() const {
+    std::map<AddressPrefix, std::pair<std::uint32_t, Route>> best;  // metric, route
+    const auto offer = [&](std::uint32_t metric, const Route& route) {
+      const auto [at, is_new] = best.try_emplace(route.prefix, metric, route);
+      if (!is_new &&
+          (route.local > at->second.second.local || (route.local == at->second.second.local && metric < at->second.first))) {
+        at->second = {metric, route};
+      }
+    };
+    for (const RouteInfo& route : table->dumped) {
+      const auto link = links.find(route.ifindex);
+      if (route.type == RTN_LOCAL || route.type == RTN_BROADCAST || route.type == RTN_MULTICAST ||
+          route.type == RTN_ANYCAST) {
+        offer(0, {route.destination, {}, true});
+      } else if (route.type != RTN_UNICAST || link == links.end()) {
+        offer(route.metric, {route.destination, {}, false});  // the kernel refuses it, as it is told to
+      } else if (route.gateway) {
+        offer(route.metric, {route.destination, way_by(link->second, route, *route.gateway), false});
+      } else {
+        offer(route.metric, {route.destination, {}, false});
+        offer_hosts(route, link->second, offer);
+      }
+    }
+    std::vector<Route> all;
+    all.reserve(best.size());
+    for (auto& [prefix, item] : best) all.push_back(std::move(item.second));
+    return all;
+  }
+
+  // The hosts of a connected network whose MAC addresses are known.
+  template <typename Offer>
+  void offer_hosts(const RouteInfo& route, const LinkInfo& link, const Offer& offer) const {
+    const auto host = [&](const abi::IpAddress& address) {
+      if (!contains(route.destination, address)) return;
+      const NextHop way = way_by(link, route, address);
+      if (way.resolved) offer(route.metric, {{address, 128}, way, false});
+    };
+    for (auto at = neighbours.lower_bound({route.ifindex, abi::IpAddress{}});
+         at != neighbours.end() && at->first.first == route.ifindex; ++at) {
+      host(at->first.second);
+    }
+    for (const StaticNeighbour& neighbour : statics) {
+      if (neighbour.interface.empty() || neighbour.interface == link.name) host(neighbour.address);
     }
   }
 
@@ -265,6 +378,10 @@ struct RouteMirror::Impl {
   }
 
   bool step() {
+    if (table && table->stale) {
+      read_routes();
+      tell_kernel();
+    }
     const std::size_t count = std::min(kStep, to_look_up.size());
     if (count == 0) return false;
     std::vector<abi::IpAddress> batch(to_look_up.begin(), to_look_up.begin() + static_cast<std::ptrdiff_t>(count));
@@ -319,12 +436,14 @@ void RouteMirror::want(const std::vector<abi::IpAddress>& addresses) {
 void RouteMirror::set_static(std::vector<StaticNeighbour> neighbours) {
   if (neighbours == impl_->statics) return;
   impl_->statics = std::move(neighbours);
+  if (impl_->table) impl_->table->neighbours_changed = true;
   for (auto& [address, entry] : impl_->wanted) impl_->update(address, entry);
   impl_->tell_kernel();
 }
 
 void RouteMirror::set_ports(std::optional<std::vector<MirrorPort>> ports) {
   impl_->ports = std::move(ports);
+  if (impl_->table) impl_->table->neighbours_changed = true;
   for (auto& [address, entry] : impl_->wanted) impl_->update(address, entry);
   impl_->tell_kernel();
 }
@@ -366,6 +485,29 @@ std::vector<std::pair<abi::IpAddress, Path>> RouteMirror::take_changes() {
   }
   impl_->changed.clear();
   return changes;
+}
+
+void RouteMirror::want_routes(bool wanted) {
+  if (wanted == (impl_->table != nullptr)) return;
+  if (wanted) {
+    impl_->table = std::make_unique<RouteTable>();
+    return;
+  }
+  impl_->use_gateways({});
+  impl_->table.reset();
+  impl_->tell_kernel();
+}
+
+std::optional<std::vector<Route>> RouteMirror::take_routes() {
+  std::vector<Route> now;
+  if (impl_->table) {
+    if (!impl_->table->neighbours_changed) return std::nullopt;
+    impl_->table->neighbours_changed = false;
+    now = impl_->compute_routes();
+  }
+  if (now == impl_->routes_told) return std::nullopt;
+  impl_->routes_told = now;
+  return now;
 }
 
 bool RouteMirror::managed() const {

@@ -4,6 +4,9 @@
 //   want(addresses) ─▶ RTM_GETROUTE each ─▶ (interface, next hop) ─▶ neighbour entry ─▶ Path ─▶ take_changes()
 //                          ▲ again after route, address and link events      ▲ neighbour events
 //
+//   want_routes() ─▶ dump of routes, anew after events ─▶ with the neighbours of gateways and connected hosts ─▶
+//   take_routes()
+//
 // Neighbours in use are made *managed* (NTF_EXT_MANAGED): the kernel keeps them resolved without traffic. A kernel that
 // cannot do that is asked again every kRefresh. A MAC once known is held until there is a new one or the kernel says the
 // neighbour has failed. Static neighbours win over the kernel's.
@@ -87,6 +90,11 @@ class RouteMirror {
 
   // Paths that changed since the last call.
   std::vector<std::pair<abi::IpAddress, Path>> take_changes();
+  // Whether all of the kernel's routes are wanted: its main and local tables, and hosts of connected networks that it knows.
+  void want_routes(bool wanted);
+  // The routes if they have changed since the last call: sorted by prefix, each once, a connected network's hosts as
+  // prefixes of their own. Of several routes to a prefix that of the least metric, of equal ways the first.
+  std::optional<std::vector<Route>> take_routes();
   // Whether the kernel keeps neighbours resolved (NTF_EXT_MANAGED).
   [[nodiscard]] bool managed() const;
 

@@ -16,8 +16,6 @@
 namespace lb::cp {
 namespace {
 
-constexpr std::uint32_t kLeastMtuBytes = 68;  // RFC 791: below it there is no way
-
 using Error = std::string;
 
 // One snapshot's tables on their way into the root.
@@ -52,6 +50,7 @@ class Assembly {
       segments.push_back({security->id(), security->bytes().size(), header.checksum, 0});
     }
     const VipCells cells = make_vip_cells(vips_, listeners_);
+    const RouteCells routes = make_route_cells(input_.routes, port_index_);
     const VipCells returns = make_return_cells(listeners_, groups_, targets_);
 
     RootBytes bytes(sizeof(abi::Target) * targets_.size() + sizeof(abi::Listener) * listeners_.size() + (1U << 20));
@@ -70,6 +69,10 @@ class Assembly {
     root.return_table = bytes.add(std::span<const abi::VipCell>(returns.table));
     root.return_listeners = bytes.add(std::span<const std::uint32_t>(returns.range_listeners));
     root.snat_addresses = bytes.add(std::span<const abi::IpAddress>(snat_addresses_));
+    root.route_table = bytes.add(std::span<const abi::VipCell>(routes.table));
+    root.route_next_hops = bytes.add(std::span<const abi::RouteNextHop>(routes.next_hops));
+    root.gateways = bytes.add(std::span<const abi::Gateway>(gateways_));
+    std::copy(routes.prefix_lengths.begin(), routes.prefix_lengths.end(), root.route_prefix_lengths);
     root.names = bytes.add(std::span<const char>(names_));
     std::copy(cells.prefix_lengths.begin(), cells.prefix_lengths.end(), root.vip_prefix_lengths);
     root.tunnel_source_v4 = tunnel_source(input_.tunnel_source_v4);
@@ -124,17 +127,26 @@ class Assembly {
       if (!vip_index_.emplace(vip.name, static_cast<std::uint32_t>(vips_.size())).second) {
         return refuse("VIP " + vip.name + " stands in the snapshot twice");
       }
-      vips_.push_back({vip.address, name(vip.name), vip.prefix_length, vip.icmp_echo ? abi::kVipAnswersEcho : 0U});
+      vips_.push_back({.address = vip.address,
+                       .name = name(vip.name),
+                       .prefix_length = vip.prefix_length,
+                       .flags = vip.icmp_echo ? abi::kVipAnswersEcho : 0U});
     }
     return {};
   }
 
-  // The interfaces that next hops use, by name.
+  // The interfaces that next hops and gateway listeners use, by name.
   tl::expected<void, Error> ports() {
     for (const GroupInput& group : input_.groups) {
       for (const TargetInput& target : group.targets) {
         if (usable(target.next_hop)) port_index_[target.next_hop.interface] = 0;
       }
+    }
+    for (const Route& route : input_.routes) {
+      if (usable(route.next_hop)) port_index_[route.next_hop.interface] = 0;
+    }
+    for (const ListenerInput& listener : input_.listeners) {
+      if (!listener.config.interface.empty()) port_index_[listener.config.interface] = 0;
     }
     if (port_index_.size() > abi::kMaxPorts) return too_many("interfaces", port_index_.size(), abi::kMaxPorts);
     for (auto& [interface, index] : port_index_) {
@@ -145,10 +157,6 @@ class Assembly {
       ports_.push_back(port);
     }
     return {};
-  }
-
-  static bool usable(const NextHop& hop) {
-    return hop.resolved && hop.mtu_bytes >= kLeastMtuBytes && !hop.interface.empty();
   }
 
   tl::expected<void, Error> groups() {
@@ -171,6 +179,8 @@ class Assembly {
     if (!group_index_.emplace(config.name, index).second)
       return refuse("target group " + config.name + " stands in the snapshot twice");
 
+    if (config.mode == abi::ForwardingMode::geneve)
+      gateways_.push_back({config.geneve_vpce_id, config.geneve_attachment_id, config.geneve_class, {}});
     const TargetIdentities identities(config.name);
     std::vector<std::pair<MaglevTarget, const TargetInput*>> rotation;
     rotation.reserve(input.targets.size());
@@ -241,6 +251,7 @@ class Assembly {
     target.state = input.state;
     target.mode = group.mode;
     set_tunnel(target, group);
+    if (group.mss_clamp) target.flags |= abi::kTargetClampsMss;
     if (usable(input.next_hop)) {  // else it keeps its slots, and its packets are dropped by name
       target.flags |= abi::kTargetResolved;
       target.out_port = port_index_.at(input.next_hop.interface);
@@ -252,7 +263,8 @@ class Assembly {
     return {};
   }
 
-  static void set_tunnel(abi::Target& target, const TargetGroup& group) {
+  void set_tunnel(abi::Target& target, const TargetGroup& group) const {
+    if (group.mode == abi::ForwardingMode::geneve) target.tunnel_word = static_cast<std::uint32_t>(gateways_.size() - 1);
     if (group.mode == abi::ForwardingMode::gue) {
       target.tunnel_word = group.gue_port;
       target.tunnel_flags = group.gue_ipv6_zero_checksum ? abi::kTunnelZeroChecksum : 0;
@@ -267,6 +279,10 @@ class Assembly {
     for (const ListenerInput& input : input_.listeners) {
       const Listener& config = input.config;
       std::uint32_t counter_index = input.counter_index;
+      if (config.protocol == ListenerProtocol::geneve) {
+        if (auto ok = add_gateway_listener(input); !ok) return ok;
+        continue;
+      }
       for (const auto& [protocol, taken_by] :
            {std::pair(abi::Protocol::tcp, ListenerProtocol::tcp), {abi::Protocol::udp, ListenerProtocol::udp}}) {
         if (config.protocol != ListenerProtocol::tcp_udp && config.protocol != taken_by) continue;
@@ -281,12 +297,24 @@ class Assembly {
     return {};
   }
 
+  // Takes all of a VIP or a port; a draining one only where there is no other.
+  tl::expected<void, Error> add_gateway_listener(const ListenerInput& input) {
+    auto listener = make_listener(input, abi::Protocol{abi::kAllProtocols}, input.counter_index);
+    if (!listener) return tl::unexpected(listener.error());
+    const bool of_port = !input.config.interface.empty();
+    std::uint32_t& taken = of_port ? ports_[port_index_.at(input.config.interface)].gateway : vips_[listener->vip].gateway;
+    if (taken == abi::kNoIndex || !input.draining) taken = static_cast<std::uint32_t>(listeners_.size());
+    listeners_.push_back(*listener);
+    return {};
+  }
+
   tl::expected<abi::Listener, Error> make_listener(const ListenerInput& input, abi::Protocol protocol,
                                                    std::uint32_t counter_index) {
     const Listener& config = input.config;
     const auto refuse_listener = [&](const std::string& text) { return refuse("listener " + config.name + ": " + text); };
     const auto vip = vip_index_.find(config.vip);
-    if (vip == vip_index_.end()) return refuse_listener("there is no VIP " + config.vip);
+    const bool of_port = !config.interface.empty();
+    if (vip == vip_index_.end() && !of_port) return refuse_listener("there is no VIP " + config.vip);
     if (counter_index >= abi::kMaxListeners) {
       return refuse_listener("counter index " + std::to_string(counter_index) + " is not below " +
                              std::to_string(abi::kMaxListeners));
@@ -296,7 +324,7 @@ class Assembly {
                              std::to_string(abi::kMaxGroupsPerListener));
     }
     abi::Listener listener;
-    listener.vip = vip->second;
+    listener.vip = of_port ? abi::kNoIndex : vip->second;
     listener.first_port = config.first_port;
     listener.last_port = config.last_port;
     listener.protocol = static_cast<std::uint8_t>(protocol);
@@ -333,6 +361,7 @@ class Assembly {
   std::vector<std::uint32_t> group_targets_;
   std::vector<abi::Target> targets_;
   std::vector<abi::IpAddress> snat_addresses_;
+  std::vector<abi::Gateway> gateways_;  // of geneve groups, in their order
   std::vector<abi::Port> ports_;
   std::vector<char> names_;
 };

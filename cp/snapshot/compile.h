@@ -54,6 +54,7 @@ struct SnapshotInput {
   std::vector<Vip> vips;
   std::vector<ListenerInput> listeners;
   std::vector<GroupInput> groups;
+  std::vector<Route> routes;  // for packets back from appliances; sorted by prefix, each once
   std::optional<AddressPrefix> tunnel_source_v4;
   std::optional<AddressPrefix> tunnel_source_v6;
   PacketHygiene hygiene;

@@ -61,7 +61,7 @@ TargetDecision decide_unhealthy(const TargetGroup& group, bool fail_open, std::i
   }
   if (fail_open) return decision;
   if (!terminates) {
-    decision.tracked = TrackedFlows::rehash;
+    decision.tracked = group.keep_unhealthy_flows ? TrackedFlows::keep : TrackedFlows::rehash;
     return decision;
   }
   const auto interval_ms = std::chrono::milliseconds(group.health_check.interval).count();

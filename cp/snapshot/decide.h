@@ -10,7 +10,7 @@
 //   healthy                        in rotation; with a share that grows while it is in slow start
 //   unhealthy                      no new flows unless fail-open. Tracked flows: reset one probe interval later (TCP with
 //                                  connection termination); else keep for the draining interval, if there is one;
-//                                  else re-hash.
+//                                  else re-hash; geneve: keep, unless target_failover says rebalance.
 //
 // Fail-open comes first: fewer healthy targets than the group's minimum means all its targets take new flows and every
 // tracked flow is kept; a reset then waits one interval from the moment the group recovers.

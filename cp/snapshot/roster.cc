@@ -23,6 +23,7 @@ bool leaving(const TargetRecord& target) {
 // Would `old`, draining, be found before `live` for packets that are the latter's? (Longest prefix, then narrowest port
 // range first.) `vip_stays`: old's address or prefix still is a VIP, so that live's never gets these packets.
 bool shadows(const ListenerRecord& old, const ListenerRecord& live, bool vip_stays) {
+  if (old.config.interface != live.config.interface) return false;
   const bool protocols_meet = old.config.protocol == live.config.protocol ||
                               old.config.protocol == ListenerProtocol::tcp_udp ||
                               live.config.protocol == ListenerProtocol::tcp_udp;
@@ -37,8 +38,9 @@ bool shadows(const ListenerRecord& old, const ListenerRecord& live, bool vip_sta
 
 // The same listener before and after a change of configuration.
 bool same_listener(const ListenerRecord& a, const ListenerRecord& b) {
-  return a.config.name == b.config.name && a.config.protocol == b.config.protocol && a.address == b.address &&
-         a.config.first_port == b.config.first_port && a.config.last_port == b.config.last_port;
+  return a.config.name == b.config.name && a.config.interface == b.config.interface &&
+         a.config.protocol == b.config.protocol && a.address == b.address && a.config.first_port == b.config.first_port &&
+         a.config.last_port == b.config.last_port;
 }
 
 TargetFacts facts_of(const GroupRecord& group, const TargetRecord& target, bool is_vip) {
@@ -302,6 +304,16 @@ void Roster::set_default_tunnel_sources(const std::optional<AddressPrefix>& v4, 
   default_tunnel_source_v6_ = v6;
 }
 
+void Roster::set_routes(std::vector<Route> routes) {
+  listeners_changed_ |= routes != routes_;
+  routes_ = std::move(routes);
+}
+
+bool Roster::wants_routes() const {
+  return std::ranges::any_of(groups_,
+                             [](const auto& item) { return item.second.config.mode == abi::ForwardingMode::geneve; });
+}
+
 // ---- decisions ----
 
 bool Roster::settle(std::int64_t now_unix_ms, const FlowsOf& flows_of) {
@@ -456,6 +468,7 @@ void Roster::rebuild_listeners() {
   if (input_.security_groups != config_.security_groups) input_.security_groups = config_.security_groups;
   input_.tunnel_source_v4 = config_.tunnel_source_v4 ? config_.tunnel_source_v4 : default_tunnel_source_v4_;
   input_.tunnel_source_v6 = config_.tunnel_source_v6 ? config_.tunnel_source_v6 : default_tunnel_source_v6_;
+  input_.routes = routes_;
   input_.listeners.clear();
   for (const ListenerRecord& record : listeners_) {
     Listener listener = record.config;
@@ -464,6 +477,10 @@ void Roster::rebuild_listeners() {
     }
     std::erase_if(listener.groups, [&](const WeightedGroup& share) { return !groups_.contains(share.name); });
     if (listener.groups.empty()) continue;  // a removed one whose groups are gone already
+    if (!listener.interface.empty()) {
+      input_.listeners.push_back({std::move(listener), record.draining, record.counter_index});
+      continue;
+    }
     auto vip = std::ranges::find(input_.vips, record.address, &Vip::prefix);
     if (vip == input_.vips.end()) {
       // The VIP was removed, or moved to another address, while this listener still drains.

@@ -102,6 +102,10 @@ class Roster {
   // Tunnel sources for a configuration that names none.
   void set_default_tunnel_sources(const std::optional<AddressPrefix>& v4, const std::optional<AddressPrefix>& v6);
 
+  // The kernel's ways, sorted by prefix, each once; of use while wants_routes(): there is a geneve group.
+  void set_routes(std::vector<Route> routes);
+  [[nodiscard]] bool wants_routes() const;
+
   // Decides anew whatever changed or became due. True: the snapshot differs from the last one settled.
   bool settle(std::int64_t now_unix_ms, const FlowsOf& flows_of);
   // When settle() has something to do without anything happening. nullopt: never.
@@ -154,6 +158,7 @@ class Roster {
   std::vector<ListenerRecord> listeners_;
   std::optional<AddressPrefix> default_tunnel_source_v4_;
   std::optional<AddressPrefix> default_tunnel_source_v6_;
+  std::vector<Route> routes_;
   std::set<abi::IpAddress> vip_addresses_;  // those that are no prefix
   std::vector<AddressPrefix> vip_prefixes_;
   std::map<abi::IpAddress, std::set<TargetKey>> by_address_;

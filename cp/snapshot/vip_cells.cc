@@ -34,6 +34,7 @@ VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Lis
   std::map<std::tuple<std::uint32_t, std::uint8_t, std::uint16_t, std::uint16_t>, std::uint32_t> winners;
   for (std::uint32_t i = 0; i < listeners.size(); ++i) {
     const abi::Listener& listener = listeners[i];
+    if (listener.protocol == abi::kAllProtocols) continue;
     const auto [winner, is_new] =
         winners.try_emplace({listener.vip, listener.protocol, listener.first_port, listener.last_port}, i);
     if (!is_new && listeners[winner->second].draining != 0 && listener.draining == 0) winner->second = i;
@@ -78,6 +79,46 @@ VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Lis
 
   result.table.resize(std::max<std::size_t>(2, std::bit_ceil(2 * cells.size())));
   for (const abi::VipCell& cell : cells) insert(result.table, cell);
+  return result;
+}
+
+bool usable(const NextHop& hop) {
+  constexpr std::uint32_t kLeastMtuBytes = 68;  // RFC 791: below it there is no way
+  return hop.resolved && hop.mtu_bytes >= kLeastMtuBytes && !hop.interface.empty();
+}
+
+RouteCells make_route_cells(std::span<const Route> routes, const std::map<std::string, std::uint8_t>& ports) {
+  RouteCells result;
+  if (routes.empty()) return result;
+  std::map<std::tuple<std::uint8_t, std::uint8_t, abi::MacAddress, abi::MacAddress, std::uint16_t, std::uint16_t>,
+           std::uint32_t>
+      known;
+  result.table.resize(std::bit_ceil(2 * routes.size()));
+  for (const Route& route : routes) {
+    abi::RouteNextHop hop{.mtu_bytes = 0};
+    if (route.local) {
+      hop.flags = abi::kRouteLocal;
+    } else if (!usable(route.next_hop)) {
+      hop.flags = abi::kRouteUnresolved;
+    } else {
+      const NextHop& from = route.next_hop;
+      hop = {from.mac,
+             from.source_mac,
+             from.vlan,
+             static_cast<std::uint16_t>(std::min(from.mtu_bytes, 65535U)),
+             ports.at(from.interface),
+             0};
+    }
+    const auto [at, is_new] = known.try_emplace({hop.flags, hop.out_port, hop.mac, hop.source_mac, hop.vlan, hop.mtu_bytes},
+                                                static_cast<std::uint32_t>(result.next_hops.size()));
+    if (is_new) result.next_hops.push_back(hop);
+    const std::uint32_t length = route.prefix.length;
+    result.prefix_lengths[length / 64] |= std::uint64_t{1} << length % 64;
+    insert(result.table, {.address = route.prefix.address,
+                          .port = static_cast<std::uint16_t>(length),
+                          .kind = abi::VipCellKind::prefix,
+                          .index = at->second});
+  }
   return result;
 }
 

@@ -3,9 +3,12 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "cp/model/model.h"
 #include "dp/abi/snapshot.h"
 
 namespace lb::cp {
@@ -20,6 +23,17 @@ struct VipCells {
 // the group. Empty if there is none.
 VipCells make_return_cells(std::span<const abi::Listener> listeners, std::span<const abi::TargetGroup> groups,
                            std::span<const abi::Target> targets);
+
+// Whether packets can go this way: else they are dropped by name, or the kernel's.
+bool usable(const NextHop& hop);
+
+// The ways of packets back from appliances (abi::Root::route_table). `ports`: the snapshot's, by name.
+struct RouteCells {
+  std::vector<abi::VipCell> table;
+  std::vector<abi::RouteNextHop> next_hops;
+  std::array<std::uint64_t, 3> prefix_lengths{};
+};
+RouteCells make_route_cells(std::span<const Route> routes, const std::map<std::string, std::uint8_t>& ports);
 
 // Of two listeners with equal VIP, protocol and ports the one that is not draining takes the packets, else the first.
 VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Listener> listeners);

@@ -39,6 +39,8 @@ namespace lb::abi {
   X(snat_refused, "flows", "fullnat flows refused because no SNAT port of their target group was free")       \
   X(snat_evicted, "flows", "fullnat flows without an answer that gave their SNAT port to another")            \
   X(returned_packets, "packets", "of the forwarded packets: replies of nat and fullnat targets, to clients")  \
+  X(gateway_returned, "packets", "of the forwarded packets: came back from appliances, and went on")          \
+  X(mss_clamped, "packets", "SYNs whose announced segment size was lowered to what fits")                     \
   X(flow_moved_lines, "entries", "entries moved to their other line to make room")                            \
   X(flow_adopted, "flows", "flows taken over from another worker's table")                                    \
   X(fragment_notes_lost, "notes", "first fragments forgotten early, to note newer ones")                      \
@@ -75,6 +77,12 @@ namespace lb::abi {
   X(no_tunnel_source, "no tunnel source address of the outer family is configured")                       \
   X(too_big, "packet does not fit the MTU towards the target")                                            \
   X(no_headroom, "buffer has no room for the outer header")                                               \
+  X(own_outer, "lb's own outer packet came back")                                                         \
+  X(bad_geneve, "version, length, options or protocol of a Geneve header from an appliance are wrong")    \
+  X(geneve_no_flow, "packet from an appliance that has no such flow")                                     \
+  X(bad_cookie, "flow cookie or ids of a packet from an appliance are not those it was sent with")        \
+  X(bad_ecn, "outer header says congestion, and the packet inside cannot carry it (RFC 6040)")            \
+  X(no_route, "packet from an appliance, and the kernel has no route to its destination")                 \
   X(answered_rst, "answered with a TCP reset by lb")                                                      \
   X(answered_icmp, "answered with an ICMP error by lb")                                                   \
   X(reset_rate_limited, "would have been answered with a reset, but the limit was reached")               \

@@ -44,11 +44,13 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Root, group_targets), offsetof(Root, targets), offsetof(Root, ports), offsetof(Root, names),
               offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6), offsetof(Root, hygiene),
               offsetof(Root, security_segment), offsetof(Root, security_epoch), offsetof(Root, vip_prefix_lengths),
-              offsetof(Root, return_table), offsetof(Root, return_listeners), offsetof(Root, snat_addresses));
+               offsetof(Root, return_table), offsetof(Root, return_listeners), offsetof(Root, snat_addresses),
+               offsetof(Root, route_table), offsetof(Root, route_next_hops), offsetof(Root, gateways),
+               offsetof(Root, route_prefix_lengths));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
-  h = mix_all(h, offsetof(Vip, name), offsetof(Vip, prefix_length), offsetof(Vip, flags));
+  h = mix_all(h, offsetof(Vip, name), offsetof(Vip, prefix_length), offsetof(Vip, flags), offsetof(Vip, gateway));
   h = size_align<VipCell>(h);
   h = mix_all(h, offsetof(VipCell, port), offsetof(VipCell, protocol), offsetof(VipCell, kind), offsetof(VipCell, index),
               offsetof(VipCell, count), offsetof(VipCell, first_group), offsetof(VipCell, counter_index));
@@ -83,7 +85,10 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Target, mode), offsetof(Target, mtu_bytes), offsetof(Target, vlan), offsetof(Target, next_hop_mac),
               offsetof(Target, source_mac), offsetof(Target, tunnel_flags), offsetof(Target, tunnel_word));
   h = size_align<TunnelSource>(h);
-  h = mix_all(h, sizeof(Port), sizeof(Table), sizeof(Name));
+  h = mix_all(h, sizeof(Port), offsetof(Port, gateway), sizeof(Table), sizeof(Name));
+  h = mix_all(h, sizeof(Gateway), offsetof(Gateway, attachment_id), offsetof(Gateway, option_class));
+  h = mix_all(h, sizeof(RouteNextHop), offsetof(RouteNextHop, source_mac), offsetof(RouteNextHop, vlan),
+              offsetof(RouteNextHop, mtu_bytes), offsetof(RouteNextHop, out_port), offsetof(RouteNextHop, flags));
   return mix_all(h, kForwardingModeCount, kStickinessCount, kTrackedFlowsCount, kTargetStateCount, kVipCellKindCount,
                  kHygieneAll, kSnapshotVersion);
 }

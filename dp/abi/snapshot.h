@@ -12,6 +12,7 @@
 //   │ targets[]      │   indexed by dense target id, one cache line each
 //   │ return_table[] │   where replies of nat targets come from
 //   │ snat_addresses[]   sources of fullnat flows, by group
+//   │ route_table[]  │   where packets back from appliances go
 //   │ ports[] names[]│
 //   └────────────────┘
 //
@@ -88,8 +89,10 @@ struct Vip {
   Name name;
   std::uint32_t prefix_length = 128;  // of the 16-byte form: an IPv4 /24 is 120; 1…128
   std::uint32_t flags = 0;            // VipFlags
+  std::uint32_t gateway = kNoIndex;   // into listeners: takes all IP traffic that no other listener takes
+  std::uint32_t reserved = 0;
 };
-static_assert(sizeof(Vip) == 32);
+static_assert(sizeof(Vip) == 40);
 
 // Cell of the VIP table: (address, protocol, port) → listener. Open addressing, linear probing from
 // vip_table_hash(…) & (count-1); count is a power of two and at most half of the cells are used; `kind` empty ends a
@@ -129,11 +132,13 @@ struct ListenerGroup {
   std::uint32_t cumulative_weight = 0;
 };
 
+inline constexpr std::uint8_t kAllProtocols = 0;  // Listener::protocol of a gateway listener: all IP traffic, no ports
+
 struct alignas(kCacheLineBytes) Listener {
-  std::uint32_t vip = 0;         // into vips
+  std::uint32_t vip = 0;         // into vips; kNoIndex: a gateway listener of a port (Port::gateway)
   std::uint16_t first_port = 0;  // host order; both 0…65535
   std::uint16_t last_port = 0;
-  std::uint8_t protocol = 0;        // abi::Protocol
+  std::uint8_t protocol = 0;        // abi::Protocol, or kAllProtocols
   std::uint8_t draining = 0;        // 1: removed from the config, kept for its tracked flows; takes no new ones
   std::uint16_t group_count = 0;    // 1…kMaxGroupsPerListener
   std::uint32_t total_weight = 0;   // sum of the groups' weights; 0: no new flows
@@ -170,6 +175,7 @@ static_assert(sizeof(TargetGroup) == 64);
 enum TargetFlags : std::uint8_t {
   kTargetLive = 1 << 0,        // this id names a target; clear: the id is free and no flow may use it
   kTargetResolved = 1 << 1,    // next hop known: mac, port and mtu below are valid
+  kTargetClampsMss = 1 << 3,   // a SYN that passes announces no larger MSS than fits the way (dp/net/mss.h)
   kTargetNoNewFlows = 1 << 2,  // draining, unhealthy, weight 0 or unused: a SYN on a dead entry re-picks (rule 7)
 };
 
@@ -196,14 +202,41 @@ struct alignas(kCacheLineBytes) Target {
   std::uint16_t vlan = 0;                      // 0: untagged, else the VID
   MacAddress next_hop_mac{};                   // destination MAC
   MacAddress source_mac{};                     // MAC of out_port
-  std::uint32_t tunnel_word = 0;  // gue: UDP destination port, host order; gre: the key, with kTunnelKeyed; else 0
+  // gue: UDP destination port, host order; gre: the key, with kTunnelKeyed; geneve: into Root::gateways; else 0
+  std::uint32_t tunnel_word = 0;
 };
 static_assert(sizeof(Target) == 64);
 
 // A port of lb-dp by the name of its kernel twin; lb-dp maps names to its own ports when it accepts a snapshot.
 struct Port {
-  char name[16] = {};  // NUL-terminated interface name
+  char name[16] = {};                // NUL-terminated interface name
+  std::uint32_t gateway = kNoIndex;  // into listeners: takes what comes in by this port and is nobody else's
 };
+
+// What the options of a geneve group's packets say of it.
+struct Gateway {
+  std::uint64_t vpce_id = 0;        // option type 1
+  std::uint64_t attachment_id = 0;  // option type 2
+  std::uint16_t option_class = kGeneveClass;
+  std::uint16_t reserved[3] = {};
+};
+static_assert(sizeof(Gateway) == 24);
+
+enum RouteFlags : std::uint8_t {  // with one of these nothing else is set
+  kRouteLocal = 1 << 0,           // this host's own, or a broadcast: the kernel's
+  kRouteUnresolved = 1 << 1,      // no MAC address is known yet: the kernel finds it, and forwards meanwhile
+};
+
+// Where packets that come back from appliances leave: what the kernel's routes and neighbours say.
+struct RouteNextHop {
+  MacAddress mac{};
+  MacAddress source_mac{};
+  std::uint16_t vlan = 0;          // 0: untagged
+  std::uint16_t mtu_bytes = 1500;  // largest IP packet
+  std::uint8_t out_port = 0;       // into Root::ports
+  std::uint8_t flags = 0;          // RouteFlags
+};
+static_assert(sizeof(RouteNextHop) == 18);
 
 // Outer source addresses: prefix, whose host bits follow the flow hash so that targets' RSS spreads (rule 9).
 struct TunnelSource {
@@ -251,6 +284,12 @@ struct Root {
   std::uint64_t security_epoch = 0;
   Table snat_addresses;                      // IpAddress; each group's in a row
   std::uint64_t vip_prefix_lengths[3] = {};  // bit L of these 192: there is a VIP with prefix_length L < 128
+  // Mode geneve. Routes: cells as in vip_table, all `prefix`: address masked, port = length (0…128), index into
+  // route_next_hops; the longest prefix wins. Empty where there is no geneve group.
+  Table route_table;                           // VipCell; count 0, or a power of two ≥ 2
+  Table route_next_hops;                       // RouteNextHop
+  Table gateways;                              // Gateway
+  std::uint64_t route_prefix_lengths[3] = {};  // bit L of these 192: there is a route of prefix length L
 };
 static_assert(std::is_trivially_copyable_v<Root> && std::is_standard_layout_v<Root>);
 

@@ -48,10 +48,12 @@ using MacAddress = std::array<std::uint8_t, 6>;
 enum class Protocol : std::uint8_t { icmp = 1, ipip = 4, tcp = 6, udp = 17, ipv6_in = 41, gre = 47, icmpv6 = 58 };
 
 // How a packet travels to its target.
-enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1, gue = 2, gre = 3, nat = 5, fullnat = 6 };
+enum class ForwardingMode : std::uint8_t { l2dsr = 0, ipip = 1, gue = 2, gre = 3, geneve = 4, nat = 5, fullnat = 6 };
 inline constexpr std::uint8_t kForwardingModeCount = 7;  // numbers below it that to_string() does not know are no modes
 
-inline constexpr std::uint16_t kGuePort = 6080;  // of IANA; the default
+inline constexpr std::uint16_t kGuePort = 6080;        // of IANA; the default
+inline constexpr std::uint16_t kGenevePort = 6081;     // RFC 8926
+inline constexpr std::uint16_t kGeneveClass = 0x0108;  // of the options, by default: those of AWS' gateway load balancer
 
 // How the target of a fullnat flow, who sees a SNAT address, is told the client's.
 enum class ClientAddress : std::uint8_t { hidden = 0, proxy_v2 = 1, tcp_option = 2 };
@@ -60,8 +62,17 @@ inline constexpr std::uint8_t kClientAddressCount = 3;
 inline constexpr std::uint32_t kMaxSnatAddresses = 256;  // different ones, of all target groups
 
 // What the bytes of the source tuple are that choose a slot: stickiness of a target group.
-enum class Stickiness : std::uint8_t { five_tuple = 0, source_ip = 1, source_ip_dest_ip = 2, source_ip_dest_ip_proto = 3 };
-inline constexpr std::uint8_t kStickinessCount = 4;
+// symmetric: the same for both directions of a flow (mode geneve).
+enum class Stickiness : std::uint8_t {
+  five_tuple = 0,
+  source_ip = 1,
+  source_ip_dest_ip = 2,
+  source_ip_dest_ip_proto = 3,
+  symmetric_five_tuple = 4,
+  symmetric_ip = 5,
+  symmetric_ip_proto = 6,
+};
+inline constexpr std::uint8_t kStickinessCount = 7;
 
 // How a new flow is given its target. What has no entry in the flow table always goes by Maglev.
 enum class Algorithm : std::uint8_t { maglev = 0, round_robin = 1, least_connections = 2 };
@@ -92,6 +103,7 @@ inline constexpr std::uint8_t kTargetStateCount = 7;
     case ForwardingMode::ipip: return "ipip";
     case ForwardingMode::gue: return "gue";
     case ForwardingMode::gre: return "gre";
+    case ForwardingMode::geneve: return "geneve";
     case ForwardingMode::nat: return "nat";
     case ForwardingMode::fullnat: return "fullnat";
   }

@@ -88,6 +88,7 @@ tl::expected<void, std::string> keep_keys(const std::string& interface, int map_
 
 constexpr const char* kVip = "a VIP";
 constexpr const char* kReturn = "the source of a nat target's replies";
+constexpr const char* kTunnelEnd = "a tunnel source";
 constexpr const char* kOwn = "an address of this host";
 
 // What an earlier run has left on the interface.
@@ -163,6 +164,8 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
   const int vips_fd = bpf_map__fd(skeleton.maps.vips);
   const int prefixes_fd = bpf_map__fd(skeleton.maps.vip_prefixes);
   const int returns_fd = bpf_map__fd(skeleton.maps.returns);
+  const int tunnel_ends_fd = bpf_map__fd(skeleton.maps.tunnel_ends);
+  const int everything_fd = bpf_map__fd(skeleton.maps.everything);
   const int own_addresses_fd = bpf_map__fd(skeleton.maps.own_addresses);
   const int outcomes_fd = bpf_map__fd(skeleton.maps.outcomes);
 
@@ -185,6 +188,8 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
   steering.vips_ = Fd(::fcntl(vips_fd, F_DUPFD_CLOEXEC, 0));
   steering.prefixes_ = Fd(::fcntl(prefixes_fd, F_DUPFD_CLOEXEC, 0));
   steering.returns_ = Fd(::fcntl(returns_fd, F_DUPFD_CLOEXEC, 0));
+  steering.tunnel_ends_ = Fd(::fcntl(tunnel_ends_fd, F_DUPFD_CLOEXEC, 0));
+  steering.everything_ = Fd(::fcntl(everything_fd, F_DUPFD_CLOEXEC, 0));
   steering.own_addresses_ = Fd(::fcntl(own_addresses_fd, F_DUPFD_CLOEXEC, 0));
   steering.outcomes_ = Fd(::fcntl(outcomes_fd, F_DUPFD_CLOEXEC, 0));
   return steering;
@@ -193,13 +198,29 @@ tl::expected<Steering, std::string> Steering::attach(const std::string& interfac
 tl::expected<void, std::string> Steering::add(const Steered& steered) const {
   return add_keys(interface_, vips_.get(), steered.addresses, kVip)
       .and_then([&] { return add_keys(interface_, prefixes_.get(), steered.prefixes, kVip); })
-      .and_then([&] { return add_keys(interface_, returns_.get(), steered.returns, kReturn); });
+      .and_then([&] { return add_keys(interface_, returns_.get(), steered.returns, kReturn); })
+      .and_then([&] { return add_keys(interface_, tunnel_ends_.get(), steered.tunnel_ends, kTunnelEnd); })
+      .and_then([&] { return is_whole(steered) ? steer_everything(true) : tl::expected<void, std::string>{}; });
+}
+
+bool Steering::is_whole(const Steered& steered) const {
+  return std::binary_search(steered.whole_interfaces.begin(), steered.whole_interfaces.end(), interface_);
+}
+
+tl::expected<void, std::string> Steering::steer_everything(bool all) const {
+  const std::uint32_t zero = 0;
+  const std::uint32_t value = all ? 1 : 0;
+  if (bpf_map_update_elem(everything_.get(), &zero, &value, BPF_ANY) != 0)
+    return failed(interface_, "steering all of it", errno);
+  return {};
 }
 
 tl::expected<void, std::string> Steering::keep_only(const Steered& steered) const {
   return keep_keys(interface_, vips_.get(), steered.addresses, kVip)
       .and_then([&] { return keep_keys(interface_, prefixes_.get(), steered.prefixes, kVip); })
-      .and_then([&] { return keep_keys(interface_, returns_.get(), steered.returns, kReturn); });
+      .and_then([&] { return keep_keys(interface_, returns_.get(), steered.returns, kReturn); })
+      .and_then([&] { return keep_keys(interface_, tunnel_ends_.get(), steered.tunnel_ends, kTunnelEnd); })
+      .and_then([&] { return steer_everything(is_whole(steered)); });
 }
 
 tl::expected<void, std::string> Steering::set_own_addresses(const std::vector<abi::IpAddress>& addresses) const {
@@ -209,8 +230,15 @@ tl::expected<void, std::string> Steering::set_own_addresses(const std::vector<ab
 }
 
 Steered Steering::steered() const {
-  return {keys_of<abi::IpAddress>(vips_.get()), keys_of<SteeredPrefix>(prefixes_.get()),
-          keys_of<ReturnSource>(returns_.get())};
+  Steered steered{.addresses = keys_of<abi::IpAddress>(vips_.get()),
+                  .prefixes = keys_of<SteeredPrefix>(prefixes_.get()),
+                  .returns = keys_of<ReturnSource>(returns_.get()),
+                  .tunnel_ends = keys_of<SteeredPrefix>(tunnel_ends_.get()),
+                  .whole_interfaces = {}};
+  const std::uint32_t zero = 0;
+  std::uint32_t all = 0;
+  if (bpf_map_lookup_elem(everything_.get(), &zero, &all) == 0 && all != 0) steered.whole_interfaces = {interface_};
+  return steered;
 }
 
 SteeringStats Steering::stats() const {

@@ -42,11 +42,14 @@ struct ReturnSource {
 };
 static_assert(sizeof(ReturnSource) == 20);
 
-// What goes to the workers: packets to VIPs, and from nat targets to clients. All sorted.
+// What goes to the workers: packets to VIPs, from nat targets to clients, from appliances to tunnel sources, and all that is
+// routed by some interfaces. All sorted.
 struct Steered {
   std::vector<abi::IpAddress> addresses;
   std::vector<SteeredPrefix> prefixes;
   std::vector<ReturnSource> returns;
+  std::vector<SteeredPrefix> tunnel_ends;
+  std::vector<std::string> whole_interfaces;
 };
 
 class Steering {
@@ -65,18 +68,22 @@ class Steering {
   // The addresses of this host, sorted: what nat targets send to them is not steered.
   tl::expected<void, std::string> set_own_addresses(const std::vector<abi::IpAddress>& addresses) const;
 
-  [[nodiscard]] Steered steered() const;
+  [[nodiscard]] Steered steered() const;  // whole_interfaces: this one, or none
   [[nodiscard]] SteeringStats stats() const;
   [[nodiscard]] const std::string& interface() const { return interface_; }
   [[nodiscard]] bool taken_over() const { return taken_over_; }  // an earlier run's program was found
 
  private:
   Steering() = default;
+  [[nodiscard]] tl::expected<void, std::string> steer_everything(bool all) const;
+  [[nodiscard]] bool is_whole(const Steered& steered) const;
 
   std::string interface_;
   Fd vips_;
   Fd prefixes_;
   Fd returns_;
+  Fd tunnel_ends_;
+  Fd everything_;
   Fd own_addresses_;
   Fd outcomes_;
   bool taken_over_ = false;

@@ -2,6 +2,7 @@
 
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/fullnat.h"
+#include "dp/lb/gateway.h"
 #include "dp/net/icmp.h"
 #include "dp/net/reply.h"
 
@@ -23,13 +24,14 @@ void reset_target(Work& work, std::uint32_t i, const abi::Target& target) {
     if (reset_fullnat_target(work, i, target)) ++count(work, abi::Counter::originated_rst);
     return;
   }
-  constexpr std::uint32_t kRoomBytes = 64;
+  constexpr std::uint32_t kRoomBytes = 128;
   std::uint8_t buffer[kRoomBytes + net::kMaxResetBytes];
   std::uint8_t* frame = buffer + kRoomBytes;
   const std::uint32_t length = net::build_reset_to_target(work.burst->data[i], packet_of(work, i), frame);
   net::ParsedPacket packet;
   if (length == 0 || net::parse(frame, length, false, packet).result != net::ParseResult::ok) return;
-  const OutFrame out = forward(*work.snapshot, target, packet, work.hash[i], frame, length, kRoomBytes);
+  const Hash128 hash = target.mode == abi::ForwardingMode::geneve ? named_hash(work, i) : work.hash[i];
+  const OutFrame out = forward(*work.snapshot, target, packet, hash, frame, length, kRoomBytes);
   if (out.reason != abi::DropReason::none) return;
   if (work.options.extra->send(target.out_port, out.data, out.length)) ++count(work, abi::Counter::originated_rst);
 }
@@ -75,7 +77,9 @@ void answer_too_big(Work& work, std::uint32_t i, const abi::Target& target) {
 
 void answer_too_big(Work& work, std::uint32_t i, std::uint32_t fits_bytes) {
   const net::ParsedPacket& packet = packet_of(work, i);
-  if (packet.dont_fragment == 0 || packet.key.destination_port == 0 || !work.errors.take(work.now_ns))
+  // Not to an ICMP error either, which has the key of the flow it speaks of in a gateway listener's way.
+  if (packet.dont_fragment == 0 || packet.key.destination_port == 0 || packet.key.protocol != packet.protocol ||
+      !work.errors.take(work.now_ns))
     return drop(work, i, abi::DropReason::too_big);
   std::uint8_t* frame = work.burst->data[i];
   const std::uint32_t length = net::build_packet_too_big(frame, packet, fits_bytes, frame);

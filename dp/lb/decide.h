@@ -32,7 +32,7 @@ struct Judgement {
 
 // Modes whose flows cannot exist without an entry: without it, replies would not find their client.
 LB_INLINE bool needs_entry(abi::ForwardingMode mode) {
-  return mode == abi::ForwardingMode::nat || mode == abi::ForwardingMode::fullnat;
+  return mode == abi::ForwardingMode::nat || mode == abi::ForwardingMode::fullnat || mode == abi::ForwardingMode::geneve;
 }
 
 LB_INLINE bool is_udp(FlowState state) {

@@ -2,6 +2,7 @@
 
 #include "dp/lb/decide.h"
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/gateway.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/guard_security.h"
 #include "dp/lb/vip_table.h"
@@ -39,7 +40,8 @@ FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std
   const bool tcp = key.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp);
   const bool udp = key.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
   const auto icmp = static_cast<std::uint8_t>(key.is_v6 != 0 ? abi::Protocol::icmpv6 : abi::Protocol::icmp);
-  if (!tcp && !udp) {
+  const std::uint32_t gateway = gateway_listener_for(snapshot, key);
+  if (!tcp && !udp && gateway == abi::kNoIndex) {
     const std::uint32_t vip = find_vip(vips, key.destination);
     if (vip == kNotVip) return {.verdict = Verdict::punt};
     set_drop(decision, abi::DropReason::no_listener);
@@ -51,7 +53,8 @@ FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std
     }
     return decision;
   }
-  const std::uint32_t index = find_listener(snapshot, vips, key, vip_hash(key));
+  std::uint32_t index = find_listener(snapshot, vips, key, vip_hash(key));
+  if (index >= kNoListener && gateway != abi::kNoIndex) index = gateway;
   if (index == kNotVip) return {.verdict = Verdict::punt};
   set_drop(decision, abi::DropReason::no_listener);
   if (index == kNoListener) return decision;
@@ -108,9 +111,14 @@ FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, con
   if (source.present == 0) {
     set_drop(decision, abi::DropReason::no_tunnel_source);
   } else if (secret != nullptr) {
-    const std::uint64_t on_wire = wire_hash(flow_hash(make_hash_keys(*secret), key));
+    const bool gateway = snapshot.listeners()[decision.listener].protocol == abi::kAllProtocols;
+    const Hash128 hash = flow_hash(make_hash_keys(*secret), gateway ? either_way(key) : key);
+    const std::uint64_t on_wire = wire_hash(hash);
+    if (target.mode == abi::ForwardingMode::geneve)
+      decision.cookie = flow_cookie(flow_hash(snapshot.slot_keys(), either_way(key)));
     decision.outer_source = net::tunnel_source(source, on_wire);
-    if (target.mode == abi::ForwardingMode::gue) decision.outer_source_port = net::gue_source_port(on_wire);
+    if (target.mode == abi::ForwardingMode::gue || target.mode == abi::ForwardingMode::geneve)
+      decision.outer_source_port = net::tunnel_source_port(on_wire);
   }
   return decision;
 }

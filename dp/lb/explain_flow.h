@@ -28,6 +28,7 @@ struct FlowDecision {
   std::uint32_t security_rule = abi::kNoIndex;     // of snapshot.security().rules, the one that allowed or denied
   std::optional<abi::IpAddress> outer_source;      // tx in a tunnel mode, if a secret was given: source of the outer header
   std::optional<std::uint16_t> outer_source_port;  // … and of its UDP header
+  std::optional<std::uint32_t> cookie;             // geneve
 };
 
 // `entry`: what peek() found, std::nullopt: no entry. `secret`: the node's, for outer_source. tcp_flags: of the next packet,

@@ -35,10 +35,17 @@ struct alignas(16) HashKeys {
 // One flow, by the portable twin: for places off the packet path. The packet path has dp/lb/flow_hash_ops.h.
 [[nodiscard]] Hash128 flow_hash(const HashKeys& keys, const net::FlowKey& key);
 
+// The same key for both directions of a flow: the lower address and port first.
+[[nodiscard]] net::FlowKey either_way(const net::FlowKey& key);
+
+// sticky_key() of a symmetric stickiness. Out of line.
+[[nodiscard]] net::FlowKey symmetric_key(const net::FlowKey& key, abi::Stickiness stickiness);
+
 // The part of a key that chooses group and slot under a stickiness; the rest is zero.
 LB_INLINE net::FlowKey sticky_key(const net::FlowKey& key, abi::Stickiness stickiness) {
   net::FlowKey sticky = key;
   if (stickiness == abi::Stickiness::five_tuple) return sticky;
+  if (stickiness >= abi::Stickiness::symmetric_five_tuple) return symmetric_key(key, stickiness);
   sticky.source_port = 0;
   sticky.destination_port = 0;
   if (stickiness == abi::Stickiness::source_ip_dest_ip_proto) return sticky;

@@ -51,7 +51,7 @@ LB_INLINE const abi::TunnelSource& tunnel_source_of(const Snapshot& snapshot, co
   return is_v4(target.address) ? snapshot.root().tunnel_source_v4 : snapshot.root().tunnel_source_v6;
 }
 
-// Of modes gue and gre; otherwise as forward().
+// Of modes gue, gre and geneve; otherwise as forward(). geneve: `hash` is named_hash() of dp/lb/gateway.h.
 OutFrame forward_tunnel(const Snapshot& snapshot, const abi::Target& target, const net::ParsedPacket& packet,
                         const Hash128& hash, std::uint8_t* data, std::uint32_t length, std::uint32_t headroom);
 

@@ -5,6 +5,7 @@
 #include "dp/lb/answer.h"
 #include "dp/lb/decide.h"
 #include "dp/lb/forward_ops.h"
+#include "dp/lb/gateway.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/vip_table.h"
@@ -87,7 +88,7 @@ std::optional<FragmentNote> find_note(Work& work, const Hash128& key) {
 std::uint32_t listener_of(const Snapshot& snapshot, net::FlowKey key, const FragmentNote& note) {
   key.destination_port = note.port;
   const std::uint32_t index = find_listener(snapshot, vip_table_of(snapshot), key, vip_hash(key));
-  return index >= kNoListener ? abi::kNoIndex : index;
+  return index >= kNoListener ? gateway_listener_of(snapshot, snapshot.targets()[note.target].group) : index;
 }
 
 void send_later(Work& work, std::uint32_t i, const FragmentNote& note) {
@@ -98,7 +99,7 @@ void send_later(Work& work, std::uint32_t i, const FragmentNote& note) {
   burst.group[i] = work.snapshot->targets()[note.target].group;
   burst.target[i] = note.target;
   burst.flow[i] = FlowResult::hit;
-  work.hash[i] = {0, note.wire};
+  work.hash[i] = {note.cookie, note.wire};
   send_on(work, i, note.target);
 }
 
@@ -141,7 +142,7 @@ void send_held(Work& work, HeldPacket& held, const FragmentNote& note) {
   const std::uint32_t listener = listener_of(snapshot, packet.key, note);
   OutFrame out{.reason = abi::DropReason::next_hop_unresolved};
   if ((target.flags & abi::kTargetResolved) != 0) {
-    out = forward(snapshot, target, packet, {0, note.wire}, frame, held.length, kHeldHeadroom);
+    out = forward(snapshot, target, packet, {note.cookie, note.wire}, frame, held.length, kHeldHeadroom);
   }
   if (out.reason == abi::DropReason::none &&
       (work.options.extra == nullptr || !work.options.extra->send(target.out_port, out.data, out.length))) {
@@ -173,6 +174,7 @@ bool FragmentNotes::put(const Hash128& key, const FragmentNote& note, std::uint6
   __atomic_store_n(&place->key, std::uint64_t{0}, __ATOMIC_RELAXED);
   __atomic_store_n(&place->value, std::uint64_t{note.target} << 32 | std::uint64_t{note.port} << 16 | note.wire,
                    __ATOMIC_RELEASE);
+  __atomic_store_n(&place->cookie, std::uint64_t{note.cookie}, __ATOMIC_RELEASE);
   __atomic_store_n(&place->at_ns, now_ns, __ATOMIC_RELEASE);
   __atomic_store_n(&place->key, name, __ATOMIC_RELEASE);
   return spared;
@@ -185,10 +187,11 @@ std::optional<FragmentNote> FragmentNotes::find(const Hash128& key, std::uint64_
     if (__atomic_load_n(&each->key, __ATOMIC_ACQUIRE) != name) continue;
     const std::uint64_t at_ns = __atomic_load_n(&each->at_ns, __ATOMIC_ACQUIRE);
     const std::uint64_t value = __atomic_load_n(&each->value, __ATOMIC_ACQUIRE);
+    const std::uint64_t cookie = __atomic_load_n(&each->cookie, __ATOMIC_ACQUIRE);
     if (__atomic_load_n(&each->key, __ATOMIC_RELAXED) != name) continue;  // given to another meanwhile
     if (now_ns > at_ns && now_ns - at_ns >= kNoteNs) continue;
     return FragmentNote{static_cast<std::uint32_t>(value >> 32), static_cast<std::uint16_t>(value >> 16),
-                        static_cast<std::uint16_t>(value)};
+                        static_cast<std::uint16_t>(value), static_cast<std::uint32_t>(cookie)};
   }
   return std::nullopt;
 }
@@ -222,6 +225,10 @@ bool take_fragment(Work& work, std::uint32_t i) {
   return false;
 }
 
+std::optional<FragmentNote> note_of(Work& work, const std::uint8_t* frame, const net::ParsedPacket& packet) {
+  return find_note(work, key_of(work, packet, read_fragment(frame, packet).id));
+}
+
 bool is_first_fragment(const Work& work, std::uint32_t i) {
   for (std::uint32_t n = 0; n < work.first_fragments.count; ++n) {
     if (work.first_fragments.at[n] == i) return true;
@@ -234,8 +241,9 @@ void note_first_fragments(Work& work) {
     const std::uint32_t i = work.first_fragments.at[n];
     if (work.target[i] == nullptr) continue;  // it goes nowhere, so nor do the others
     const Hash128 key = key_of_frame(work, i);
+    const bool geneve = work.target[i]->mode == abi::ForwardingMode::geneve;
     const FragmentNote note{work.burst->target[i], work.parsed[i].key.destination_port,
-                            static_cast<std::uint16_t>(work.hash[i].high)};
+                            static_cast<std::uint16_t>(work.hash[i].high), geneve ? flow_cookie(named_hash(work, i)) : 0};
     if (!own_notes(work).put(key, note, work.now_ns)) ++count(work, abi::Counter::fragment_notes_lost);
     if (work.held->count != 0) release(work, key, note);
   }

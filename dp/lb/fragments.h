@@ -21,6 +21,7 @@
 #include "dp/abi/counters.h"
 #include "dp/lb/flow_hash.h"
 #include "dp/lb/snapshot.h"
+#include "dp/net/parse.h"
 
 namespace lb {
 
@@ -31,6 +32,7 @@ struct FragmentNote {
   std::uint32_t target = 0;  // target id
   std::uint16_t port = 0;    // of the listener, host order
   std::uint16_t wire = 0;    // what may be seen of the flow's hash (wire_hash())
+  std::uint32_t cookie = 0;  // geneve: the flow's (dp/lb/gateway.h)
 };
 
 class FragmentNotes {
@@ -51,6 +53,7 @@ class FragmentNotes {
   struct Note {
     std::uint64_t key = 0;  // 0: none
     std::uint64_t value = 0;
+    std::uint64_t cookie = 0;
     std::uint64_t at_ns = 0;
   };
   std::unique_ptr<std::array<Note, kNotes>> notes_;
@@ -86,6 +89,10 @@ struct HeldPackets {
 // Packet i is a fragment to a VIP, as parsed. True: it is a first one, its key now complete, to be served like a whole
 // packet. False: the verdict is set, or serve_rare() will set it.
 bool take_fragment(Work& work, std::uint32_t i);
+
+// The note that fragments of this packet's datagram go by, of any worker; none if its target is gone. `packet`: any fragment
+// as it came, or as an appliance gives it back.
+std::optional<FragmentNote> note_of(Work& work, const std::uint8_t* frame, const net::ParsedPacket& packet);
 
 // Whether packet i, at or after stage vip, is one of first_fragments.
 bool is_first_fragment(const Work& work, std::uint32_t i);

@@ -44,12 +44,15 @@ SecurityAnswer ask_security(const Snapshot& snapshot, const abi::Listener& liste
   if (listener.security_group == abi::kNoIndex) return {};
   const SecurityView& tables = snapshot.security();
   const abi::SecurityGroup& group = tables.groups[listener.security_group];
-  const std::uint8_t protocol =
-      key.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp) ? abi::kSecurityTcp : abi::kSecurityUdp;
+  // A rule of one protocol says nothing of what is neither (gateway listeners).
+  const std::uint32_t wanted = key.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp) ? abi::kSecurityTcp
+                               : key.protocol == static_cast<std::uint8_t>(abi::Protocol::udp)
+                                   ? abi::kSecurityUdp
+                                   : abi::kSecurityTcp | abi::kSecurityUdp;
   std::uint32_t at = longest_match(tables, key.is_v6 != 0 ? group.root_v6 : group.root_v4, source_bits(key));
   for (; at != abi::kNoIndex; at = tables.rules[at].next) {  // ends: `next` is below `at`
     const abi::SecurityRule& rule = tables.rules[at];
-    if ((rule.protocols & protocol) == 0 || key.destination_port < rule.first_port ||
+    if ((rule.protocols & wanted) != wanted || key.destination_port < rule.first_port ||
         key.destination_port > rule.last_port) {
       continue;
     }

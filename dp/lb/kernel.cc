@@ -10,11 +10,13 @@
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/forward_ops.h"
 #include "dp/lb/fullnat.h"
+#include "dp/lb/gateway.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/guard_security.h"
 #include "dp/lb/hit_ops.h"
 #include "dp/lb/nat.h"
 #include "dp/lb/outer_fragments.h"
+#include "dp/lb/own_outer.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/serve_ops.h"
 #include "dp/lb/sweep_ops.h"
@@ -38,16 +40,18 @@ LB_COLD void end_unusual(Work& work, std::uint32_t i, net::ParseStatus status) {
   const net::FlowKey& key = work.parsed[i].key;
   const auto icmp = static_cast<std::uint8_t>(key.is_v6 != 0 ? abi::Protocol::icmpv6 : abi::Protocol::icmp);
   if (!is_vip(vip_table_of(*work.snapshot), key.destination)) {
+    if (is_own_outer(*work.snapshot, work.parsed[i])) return drop(work, i, abi::DropReason::own_outer);
     return work.parsed[i].protocol == icmp ? take_return_error(work, i) : punt(work, i, abi::DropReason::punt_failed);
   }
   const abi::DropReason fault = unusual_fault(*work.snapshot, work.parsed[i], work.burst->data[i]);
   if (fault != abi::DropReason::none) return drop(work, i, fault);
   if (work.parsed[i].protocol == icmp) return push(work.rare, i);
-  drop(work, i, abi::DropReason::no_listener);
+  drop_unlistened(work, i);
 }
 
 // True: a first fragment, to be served like the whole packet; its key is complete.
 LB_COLD bool take_unusual(Work& work, std::uint32_t i, net::ParseStatus status) {
+  if (const auto served = take_for_gateway(work, i, status)) return *served;
   if (status.reason == abi::DropReason::fragment && is_vip(vip_table_of(*work.snapshot), work.parsed[i].key.destination)) {
     return take_fragment(work, i);
   }
@@ -136,8 +140,9 @@ LB_INLINE void parse(Work& work) {
   Run& run = work.runs[work.run[i]];
   const net::FlowKey& key = packet_of(work, i).key;
   run.listener = find_listener(snapshot, vips, key, run.vip_hash);
+  if (run.listener >= kNoListener) run.listener = find_gateway(work, i, run.listener);
   if (run.listener >= kNoListener) {
-    run.listener == kNotVip ? take_return(work, i) : drop(work, i, abi::DropReason::no_listener);
+    run.listener == kNotVip ? take_return(work, i) : drop_unlistened(work, i);
     return false;
   }
   const abi::Listener& listener = snapshot.listeners()[run.listener];
@@ -302,7 +307,8 @@ LB_INLINE const abi::Target* plain_new(Work& work, Burst& burst, std::uint32_t i
   const bool udp = work.tuple[i].bytes[12] == kUdp;
   const Pick& picked = work.picked[i];
   const abi::Target& target = targets[picked.target];
-  if ((!udp && !is_opening(work.tcp_flags[i])) || (target.flags & abi::kTargetResolved) == 0 ||
+  if ((!udp && !is_opening(work.tcp_flags[i])) ||
+      (target.flags & (abi::kTargetResolved | abi::kTargetClampsMss)) != abi::kTargetResolved ||
       target.mode > abi::ForwardingMode::ipip) {
     return nullptr;
   }
@@ -427,7 +433,8 @@ template <bool kApart>
   Burst& burst = *work.burst;
   const abi::Target& target = *work.target[i];
   if (target.mode == abi::ForwardingMode::fullnat) return forward_fullnat(work, i, target);
-  if (needs_entry(target.mode) && !note_way_back(work, i, target)) return false;
+  if (target.mode == abi::ForwardingMode::nat && !note_way_back(work, i, target)) return false;
+  if (target.mode == abi::ForwardingMode::geneve) work.hash[i] = named_hash(work, i);
   const OutFrame out =
       forward(*work.snapshot, target, packet_of(work, i), work.hash[i], burst.data[i], burst.length[i], burst.headroom[i]);
   if (out.reason == abi::DropReason::none) {

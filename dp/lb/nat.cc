@@ -5,6 +5,9 @@
 #include "dp/lb/answer.h"
 #include "dp/lb/flow_ops.h"
 #include "dp/lb/fullnat.h"
+#include "dp/lb/gateway.h"
+#include "dp/lb/mss.h"
+#include "dp/lb/own_outer.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/rewrite.h"
 #include "dp/net/translate.h"
@@ -183,12 +186,16 @@ bool note_way_back(Work& work, std::uint32_t i, const abi::Target& target) {
 void take_return(Work& work, std::uint32_t i) {
   if (take_snat_packet(work, i)) return;
   const net::ParsedPacket& packet = packet_of(work, i);
+  if (is_returned(*work.snapshot, packet)) return take_returned(work, i);
+  if (is_own_outer(*work.snapshot, packet)) return drop(work, i, abi::DropReason::own_outer);
   const Return found = find_return(work, packet.key);
   if (found.listener == abi::kNoIndex) return punt(work, i, abi::DropReason::punt_failed);
   if (!can_leave(work, i, packet, found)) return;
   note(work, i, found);
   learn_from(work, found, packet.tcp_flags);
   const abi::Listener& listener = work.snapshot->listeners()[found.listener];
+  const abi::Target& target = work.snapshot->targets()[found.target];
+  if ((target.flags & abi::kTargetClampsMss) != 0 && (packet.tcp_flags & net::kTcpSyn) != 0) clamp_mss_for(work, i, target);
   net::translate(work.burst->data[i], packet, net::Side::source, work.snapshot->vips()[listener.vip].address,
                  listener.first_port);
   leave(work, i, packet, found);

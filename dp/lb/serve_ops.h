@@ -13,6 +13,7 @@
 #include "dp/lb/fullnat.h"
 #include "dp/lb/guard_hygiene.h"
 #include "dp/lb/guard_security.h"
+#include "dp/lb/mss.h"
 #include "dp/lb/nat.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/work.h"
@@ -21,6 +22,8 @@ namespace lb {
 namespace {
 
 LB_INLINE void send_to(Work& work, std::uint32_t i, const abi::Target& target) {
+  if ((target.flags & abi::kTargetClampsMss) != 0 && (work.tcp_flags[i] & net::kTcpSyn) != 0) [[unlikely]]
+    clamp_mss_for(work, i, target);
   work.target[i] = &target;
   work.burst->out_port[i] = target.out_port;
   push(work.sent, i);
@@ -187,8 +190,10 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   const bool guarded = work.snapshot->listeners()[work.burst->listener[i]].security_group != abi::kNoIndex;
   if (guarded && refuse_by_security(work, i)) return;
   const net::ParsedPacket& packet = packet_of(work, i);
-  const bool udp = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
-  const bool under_way = udp ? is_first_fragment(work, i) : !is_opening(packet.tcp_flags);
+  const bool udp = packet.protocol != kTcp;  // or, for a gateway listener, another protocol without connections
+  // The other direction of a gateway listener's flow may come on another queue.
+  const bool either_way = work.snapshot->listeners()[work.burst->listener[i]].protocol == abi::kAllProtocols;
+  const bool under_way = either_way || (udp ? is_first_fragment(work, i) : !is_opening(packet.tcp_flags));
   // A fullnat flow has its translation, which may outlive its entry.
   if (!work.snapshot->snat_addresses().empty() && adopt(work, i, translated_flow(work, i))) return;
   // Its flow may have moved here from another worker's queue (DESIGN rule 5), or fragments come on another than whole

@@ -90,6 +90,8 @@ class SnapshotVerifier {
                              .and_then([&] { return vip_table(); })
                              .and_then([&] { return return_table(); })
                              .and_then([&] { return ports_and_sources(); })
+                             .and_then([&] { return gateways(); })
+                             .and_then([&] { return routes(); })
                              .and_then([&] { return targets(); })
                              .and_then([&] { return groups(); })
                              .and_then([&] { return segments_and_slots(segments); })
@@ -113,6 +115,9 @@ class SnapshotVerifier {
         .and_then([&] { return take(out_->return_table_, root_->return_table, 1U << 31, "return_table"); })
         .and_then([&] { return take(out_->return_listeners_, root_->return_listeners, 1U << 24, "return_listeners"); })
         .and_then([&] { return take(out_->snat_addresses_, root_->snat_addresses, 1U << 24, "snat_addresses"); })
+        .and_then([&] { return take(out_->route_table_, root_->route_table, 1U << 24, "route_table"); })
+        .and_then([&] { return take(out_->route_next_hops_, root_->route_next_hops, 1U << 24, "route_next_hops"); })
+        .and_then([&] { return take(out_->gateways_, root_->gateways, abi::kMaxGroups, "gateways"); })
         .and_then([&] { return take(names_, root_->names, 0xffffffff, "names"); })
         .and_then([&] { return take(segments_, root_->segments, abi::kMaxSegments, "segments"); })
         .and_then([&]() -> Check {
@@ -152,11 +157,13 @@ class SnapshotVerifier {
   [[nodiscard]] Check listeners() const {
     for (std::size_t i = 0; i < out_->listeners_.size(); ++i) {
       const abi::Listener& listener = out_->listeners_[i];
-      if (listener.vip >= out_->vips_.size()) return refuse(kBounds, "listeners[%zu]: vip %u", i, listener.vip);
+      const bool of_port = listener.protocol == abi::kAllProtocols && listener.vip == abi::kNoIndex;
+      if (!of_port && listener.vip >= out_->vips_.size()) return refuse(kBounds, "listeners[%zu]: vip %u", i, listener.vip);
       if (listener.first_port > listener.last_port) {
         return refuse(kBounds, "listeners[%zu]: ports %u-%u", i, listener.first_port, listener.last_port);
       }
-      if (!is_l4(listener.protocol)) return refuse(kBounds, "listeners[%zu]: protocol %u", i, listener.protocol);
+      if (!is_l4(listener.protocol) && listener.protocol != abi::kAllProtocols)
+        return refuse(kBounds, "listeners[%zu]: protocol %u", i, listener.protocol);
       if (listener.draining > 1) return refuse(kBounds, "listeners[%zu]: draining %u", i, listener.draining);
       if (listener.counter_index >= abi::kMaxListeners) {
         return refuse(kBounds, "listeners[%zu]: counter_index %u", i, listener.counter_index);
@@ -213,7 +220,8 @@ class SnapshotVerifier {
     for (std::size_t i = 0; i < all.size(); ++i) {
       if (all[i] >= out_->listeners_.size()) return refuse(kBounds, "return_listeners[%zu]: listener %u", i, all[i]);
       const abi::Listener& listener = out_->listeners_[all[i]];
-      if (listener.first_port != listener.last_port || out_->vips_[listener.vip].prefix_length != 128) {
+      if (!is_l4(listener.protocol) || listener.first_port != listener.last_port ||
+          out_->vips_[listener.vip].prefix_length != 128) {
         return refuse(kBounds, "return_listeners[%zu]: ports %u-%u, or a VIP that is a prefix", i, listener.first_port,
                       listener.last_port);
       }
@@ -312,6 +320,7 @@ class SnapshotVerifier {
 
   [[nodiscard]] Check of_listener(const abi::VipCell& cell, std::uint32_t index, std::size_t i) const {
     const abi::Listener& listener = out_->listeners_[index];
+    if (!is_l4(listener.protocol)) return refuse(kBounds, "vip_table[%zu]: listener %u has no ports", i, index);
     const abi::Vip& vip = out_->vips_[listener.vip];
     const bool of_prefix = cell.kind == abi::VipCellKind::prefix_exact || cell.kind == abi::VipCellKind::prefix_ranges;
     const bool same = of_prefix ? cell.address == abi::prefix_vip_key(listener.vip) : cell.address == vip.address;
@@ -339,10 +348,53 @@ class SnapshotVerifier {
     return {};
   }
 
+  // Who takes all IP traffic of a VIP or a port.
+  [[nodiscard]] Check gateways() {
+    const auto listeners = out_->listeners_;
+    for (std::size_t i = 0; i < listeners.size(); ++i) {
+      if (listeners[i].protocol == abi::kAllProtocols) out_->gateway_listeners_.push_back(static_cast<std::uint32_t>(i));
+    }
+    const auto is_gateway = [&](std::uint32_t index) {
+      return index == abi::kNoIndex || (index < listeners.size() && listeners[index].protocol == abi::kAllProtocols);
+    };
+    for (std::size_t i = 0; i < out_->vips_.size(); ++i) {
+      if (!is_gateway(out_->vips_[i].gateway)) return refuse(kBounds, "vips[%zu]: gateway %u", i, out_->vips_[i].gateway);
+    }
+    for (std::size_t i = 0; i < out_->ports_.size(); ++i) {
+      if (!is_gateway(out_->ports_[i].gateway)) return refuse(kBounds, "ports[%zu]: gateway %u", i, out_->ports_[i].gateway);
+    }
+    return {};
+  }
+
+  [[nodiscard]] Check routes() const {
+    const auto hops = out_->route_next_hops_;
+    for (std::size_t i = 0; i < hops.size(); ++i) {
+      if (hops[i].flags > (abi::kRouteLocal | abi::kRouteUnresolved))
+        return refuse(kBounds, "route_next_hops[%zu]: flags %u", i, hops[i].flags);
+      if (hops[i].flags != 0) continue;
+      if (hops[i].out_port >= out_->ports_.size() || hops[i].vlan > 4094 || hops[i].mtu_bytes < kMinMtuBytes) {
+        return refuse(kBounds, "route_next_hops[%zu]: out_port %u, vlan %u, mtu %u", i, hops[i].out_port, hops[i].vlan,
+                      hops[i].mtu_bytes);
+      }
+    }
+    const auto table = out_->route_table_;
+    for (std::size_t i = 0; i < table.size(); ++i) {
+      const abi::VipCell& cell = table[i];
+      if (cell.kind == abi::VipCellKind::empty) continue;
+      const std::uint32_t length = cell.port;
+      if (cell.kind != abi::VipCellKind::prefix || cell.protocol != 0 || length > 128 || cell.index >= hops.size() ||
+          (root_->route_prefix_lengths[length / 64] >> length % 64 & 1) == 0) {
+        return refuse(kBounds, "route_table[%zu]: kind %u, length %u, next hop %u of %zu", i,
+                      static_cast<unsigned>(cell.kind), length, cell.index, hops.size());
+      }
+    }
+    return table.empty() ? Check{} : probes(table, "route_table");
+  }
+
   [[nodiscard]] Check targets() {
     for (std::size_t i = 0; i < out_->targets_.size(); ++i) {
       const abi::Target& target = out_->targets_[i];
-      if (target.flags > (abi::kTargetLive | abi::kTargetResolved | abi::kTargetNoNewFlows)) {
+      if (target.flags > (abi::kTargetLive | abi::kTargetResolved | abi::kTargetNoNewFlows | abi::kTargetClampsMss)) {
         return refuse(kBounds, "targets[%zu]: flags %u", i, target.flags);
       }
       if (static_cast<std::uint8_t>(target.tracked) >= abi::kTrackedFlowsCount) {
@@ -366,7 +418,7 @@ class SnapshotVerifier {
     return {};
   }
 
-  [[nodiscard]] static Check tunnel(const abi::Target& target, std::size_t i) {
+  [[nodiscard]] Check tunnel(const abi::Target& target, std::size_t i) const {
     const std::uint32_t flags = target.tunnel_flags;
     const bool gue = target.mode == abi::ForwardingMode::gue;
     const bool gre = target.mode == abi::ForwardingMode::gre;
@@ -376,8 +428,10 @@ class SnapshotVerifier {
     if ((flags & ~known) != 0) {
       return refuse(kBounds, "targets[%zu]: tunnel_flags %u in mode %u", i, flags, static_cast<unsigned>(target.mode));
     }
-    const bool right = gue ? target.tunnel_word >= 1 && target.tunnel_word <= 65535
-                           : target.tunnel_word == 0 || (flags & abi::kTunnelKeyed) != 0;
+    const bool geneve = target.mode == abi::ForwardingMode::geneve;
+    const bool right = geneve ? target.tunnel_word < out_->gateways_.size()
+                       : gue  ? target.tunnel_word >= 1 && target.tunnel_word <= 65535
+                              : target.tunnel_word == 0 || (flags & abi::kTunnelKeyed) != 0;
     if (right) return {};
     return refuse(kBounds, "targets[%zu]: tunnel_word %u in mode %u", i, target.tunnel_word,
                   static_cast<unsigned>(target.mode));

@@ -76,6 +76,11 @@ class Snapshot {
   // Sources of nat targets' replies (Root::return_table); empty where no group is nat.
   [[nodiscard]] std::span<const abi::VipCell> return_table() const { return return_table_; }
   [[nodiscard]] std::span<const std::uint32_t> return_listeners() const { return return_listeners_; }
+  // Listeners for all IP traffic (dp/lb/gateway.h), indices into listeners(); empty where no group is geneve.
+  [[nodiscard]] std::span<const std::uint32_t> gateway_listeners() const { return gateway_listeners_; }
+  [[nodiscard]] std::span<const abi::VipCell> route_table() const { return route_table_; }
+  [[nodiscard]] std::span<const abi::RouteNextHop> route_next_hops() const { return route_next_hops_; }
+  [[nodiscard]] std::span<const abi::Gateway> gateways() const { return gateways_; }
   // First slot of a group's Maglev table; nullptr when slot_count is 0.
   [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
   [[nodiscard]] const SecurityView& security() const { return security_; }
@@ -102,6 +107,10 @@ class Snapshot {
   std::span<const abi::IpAddress> snat_addresses_;
   std::span<const abi::VipCell> return_table_;
   std::span<const std::uint32_t> return_listeners_;
+  std::vector<std::uint32_t> gateway_listeners_;
+  std::span<const abi::VipCell> route_table_;
+  std::span<const abi::RouteNextHop> route_next_hops_;
+  std::span<const abi::Gateway> gateways_;
   std::vector<const std::uint16_t*> slots_;
   SecurityView security_;
   HashKeys slot_keys_;

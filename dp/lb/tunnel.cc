@@ -15,7 +15,15 @@ OutFrame forward_tunnel(const Snapshot& snapshot, const abi::Target& target, con
   if (source.present == 0) return refuse_frame(data, length, abi::DropReason::no_tunnel_source);
   const std::uint64_t on_wire = wire_hash(hash);
   const abi::IpAddress from = net::tunnel_source(source, on_wire);
-  std::uint8_t* start = net::encapsulate_for(target, data, packet, {from, target.address, on_wire}, length);
+  net::GeneveOptions options;
+  std::uint16_t option_class = 0;
+  if (target.mode == abi::ForwardingMode::geneve) {
+    const abi::Gateway& gateway = snapshot.gateways()[target.tunnel_word];
+    options = {gateway.vpce_id, gateway.attachment_id, static_cast<std::uint32_t>(hash.low)};  // named_hash()
+    option_class = gateway.option_class;
+  }
+  const net::TunnelEnds ends{from, target.address, on_wire};
+  std::uint8_t* start = net::encapsulate_for(target, data, packet, ends, length, options, option_class);
   return {start, length, abi::DropReason::none};
 }
 

@@ -28,18 +28,18 @@ std::uint64_t inner_sum(const std::uint8_t* inner, const ParsedPacket& packet) {
   return checksum_sum(inner, header_bytes) + checksum_finish(pseudo);
 }
 
-void write_gue(std::uint8_t* udp, const abi::Target& target, const ParsedPacket& packet, const TunnelEnds& ends,
-               std::uint8_t inner_protocol, bool outer_is_v6) {
-  const std::uint32_t udp_bytes = kUdpBytes + kGueBytes + packet.ip_length;
-  store_be16(udp, gue_source_port(ends.flow_hash));
-  store_be16(udp + 2, static_cast<std::uint16_t>(target.tunnel_word));
+// In front of `header_bytes` of a tunnel header, written already, and the packet.
+void write_udp(std::uint8_t* udp, std::uint32_t header_bytes, std::uint16_t port, const ParsedPacket& packet,
+               const TunnelEnds& ends, bool checksummed) {
+  const std::uint32_t udp_bytes = kUdpBytes + header_bytes + packet.ip_length;
+  store_be16(udp, tunnel_source_port(ends.flow_hash));
+  store_be16(udp + 2, port);
   store_be16(udp + kUdpLengthAt, static_cast<std::uint16_t>(udp_bytes));
   store_be16(udp + kUdpChecksumAt, 0);
-  store_be32(udp + kUdpBytes, std::uint32_t{inner_protocol} << 16);  // version 0, no control message, no options
-  if (!outer_is_v6 || (target.tunnel_flags & abi::kTunnelZeroChecksum) != 0) return;
+  if (!checksummed) return;
   std::uint64_t sum =
       pseudo_header_sum(ends.source, ends.destination, true, static_cast<std::uint8_t>(abi::Protocol::udp), udp_bytes);
-  sum = checksum_sum(udp, kUdpBytes + kGueBytes, sum) + inner_sum(udp + kUdpBytes + kGueBytes, packet);
+  sum = checksum_sum(udp, kUdpBytes + header_bytes, sum) + inner_sum(udp + kUdpBytes + header_bytes, packet);
   const std::uint16_t checksum = checksum_finish(sum);
   store(udp + kUdpChecksumAt, checksum == 0 ? std::uint16_t{0xffff} : checksum);  // RFC 768: 0 would say "none"
 }
@@ -54,26 +54,32 @@ void write_gre(std::uint8_t* gre, const abi::Target& target, bool inner_is_v6) {
 }  // namespace
 
 std::uint8_t* encapsulate_for(const abi::Target& target, std::uint8_t* frame, const ParsedPacket& packet,
-                              const TunnelEnds& ends, std::uint32_t& length) {
+                              const TunnelEnds& ends, std::uint32_t& length, const GeneveOptions& options,
+                              std::uint16_t option_class) {
   const bool outer_is_v6 = !target.address.is_v4();
   const bool inner_is_v6 = packet.key.is_v6 != 0;
-  const bool gue = target.mode == abi::ForwardingMode::gue;
+  const bool gre = target.mode == abi::ForwardingMode::gre;
   const auto inner_protocol = static_cast<std::uint8_t>(inner_is_v6 ? abi::Protocol::ipv6_in : abi::Protocol::ipip);
   const std::uint32_t header_bytes = tunnel_header_bytes(target);
   std::uint8_t* inner = frame + packet.l2_length;
   std::uint8_t* header = inner - header_bytes;
   std::uint8_t* outer = header - encap_bytes(outer_is_v6);
-  const OuterPayload payload{gue ? abi::Protocol::udp : abi::Protocol::gre, header_bytes + packet.ip_length};
+  const OuterPayload payload{gre ? abi::Protocol::gre : abi::Protocol::udp, header_bytes + packet.ip_length};
   decrement_ttl(inner, inner_is_v6);
   if (outer_is_v6) {
     detail::write_outer_v6(outer, packet, ends, payload);
   } else {
     detail::write_outer_v4(outer, inner, packet, ends, payload, packet.dont_fragment != 0);
   }
-  if (gue) {
-    write_gue(header, target, packet, ends, inner_protocol, outer_is_v6);
-  } else {
+  if (gre) {
     write_gre(header, target, inner_is_v6);
+  } else if (target.mode == abi::ForwardingMode::geneve) {
+    write_geneve(header + kUdpBytes, option_class, options, inner_is_v6);
+    write_udp(header, kGeneveBytes + kGeneveOptionsBytes, abi::kGenevePort, packet, ends, outer_is_v6);
+  } else {
+    store_be32(header + kUdpBytes, std::uint32_t{inner_protocol} << 16);  // version 0, no control message, no options
+    write_udp(header, kGueBytes, static_cast<std::uint16_t>(target.tunnel_word), packet, ends,
+              outer_is_v6 && (target.tunnel_flags & abi::kTunnelZeroChecksum) == 0);
   }
   const LinkAddress link{target.next_hop_mac, target.source_mac, target.vlan};
   length = l2_bytes(link.vlan) + encap_bytes(outer_is_v6) + payload.bytes;

@@ -46,6 +46,17 @@ io::Steered steered_by(const Snapshot& snapshot) {
   for (const abi::VipCell& cell : snapshot.return_table()) {
     if (cell.kind != abi::VipCellKind::empty) steered.returns.push_back({cell.address, cell.port, cell.protocol});
   }
+  if (!snapshot.gateway_listeners().empty()) {
+    for (const abi::TunnelSource& source : {snapshot.root().tunnel_source_v4, snapshot.root().tunnel_source_v6}) {
+      if (source.present != 0)
+        steered.tunnel_ends.push_back({source.prefix_length, abi::masked(source.prefix, source.prefix_length)});
+    }
+    for (const abi::Port& port : snapshot.ports()) {
+      if (port.gateway != abi::kNoIndex) steered.whole_interfaces.emplace_back(port.name);
+    }
+  }
+  std::sort(steered.tunnel_ends.begin(), steered.tunnel_ends.end());
+  std::sort(steered.whole_interfaces.begin(), steered.whole_interfaces.end());
   std::sort(steered.returns.begin(), steered.returns.end());
   std::sort(steered.addresses.begin(), steered.addresses.end());
   steered.addresses.erase(std::unique(steered.addresses.begin(), steered.addresses.end()), steered.addresses.end());

@@ -91,6 +91,12 @@ class SlotHash:
         l4 = packet[TCP] if TCP in packet else packet[UDP]
         return self.of_flow(packet.src, packet.dst, l4.sport, l4.dport, 6 if TCP in packet else 17)
 
+    def cookie(self, source, destination, sport, dport, protocol):
+        """What appliances are told of a flow: the same for both directions (dp/lb/gateway.h)."""
+        ends = sorted([(ipaddress.ip_address(source).packed, sport), (ipaddress.ip_address(destination).packed, dport)])
+        (low, low_port), (high, high_port) = ends
+        return self.of_flow(low, high, low_port, high_port, protocol)[0] & 0xFFFFFFFF
+
     def of_flow(self, source, destination, sport, dport, protocol):
         source, destination = (ipaddress.ip_address(a).packed for a in (source, destination))
         last = sport.to_bytes(2, "big") + dport.to_bytes(2, "big") + bytes([protocol])

@@ -1,5 +1,5 @@
 """Packets that do not fit towards the target once they carry an outer header."""
-from scapy.all import Ether
+from scapy.all import TCP, Ether
 
 from ..frames import (LB_MAC, T4, T6, VIP4, VIP6, ether, fragmentation_needed, ipip, l2dsr, one, packet_too_big, tcp, udp)
 from ..harness import answered, case, drop, tx
@@ -41,3 +41,28 @@ GROUP_MAC, ANSWER = ether(sized(1481)), fragmentation_needed(sized(1481), 1480)
 GROUP_MAC[Ether].dst = "ff:ff:ff:ff:ff:ff"
 case("mtu", "a frame to the broadcast MAC counts as one to lb's own", config=one(), packets=[GROUP_MAC],
      expect=[answered("answered_icmp", ANSWER[:6] + bytes.fromhex(LB_MAC.replace(":", "")) + ANSWER[12:])])
+
+# ---- tcp.mss_clamp ----
+
+CLAMP = {"tcp.mss_clamp.enabled": True}
+for name, (vip_name, vip, target, room) in WAYS.items():
+    headers = 60 if vip == VIP6 else 40
+
+    def announcing(mss, vip=vip, flags="S", before=(), **fields):
+        packet = tcp(flags, destination=vip, **fields)
+        packet[TCP].options = [*before, ("MSS", mss), ("SAckOK", b"")]
+        return packet
+
+    settings = {"config": one(vip=vip_name, target=target, attributes=CLAMP)}
+    case("mss", f"{name} a SYN announces no more than {room - headers} bytes, which fit the tunnel", packets=[ether(announcing(8960)), ether(announcing(1460))],
+         expect=[tx(ipip(announcing(room - headers), target), flow="new"), tx(ipip(announcing(room - headers), target), flow="hit")], **settings)
+    case("mss", f"{name} one that announces less stays as it is, and so do packets without SYN", **settings,
+         packets=[ether(announcing(536)), ether(announcing(8960, flags="A", seq=1001, ack=1))],
+         expect=[tx(ipip(announcing(536), target)), tx(ipip(announcing(8960, flags="A", seq=1001, ack=1), target))])
+    case("mss", f"{name} the checksum is right where the option begins at an odd byte", **settings,
+         packets=[ether(announcing(8960, before=[("NOP", None)]))], expect=[tx(ipip(announcing(room - headers, before=[("NOP", None)]), target))])
+BARE = tcp()
+case("mss", "a SYN without the option stays without", config=one(attributes=CLAMP), packets=[ether(BARE)], expect=[tx(ipip(BARE))])
+case("mss", "l2dsr: a SYN announces what fits the link", config=one(mode="l2dsr", attributes=CLAMP), args=["--mtu", "1400"], packets=[ether(announcing(1460, VIP4))],
+     expect=[tx(l2dsr(announcing(1360, VIP4)))])
+case("mss", "without the attribute no SYN is changed", config=one(), packets=[ether(announcing(8960, VIP4))], expect=[tx(ipip(announcing(8960, VIP4)))])

@@ -175,3 +175,31 @@ case("nat", "where listeners share a target, a reply leaves from the VIP that it
      expect=[tx(forward(to_web), listener="web-80"), tx(forward(to_api), listener="api-80"),
              tx(returned(shared_reply(40001), VIP4), listener="web-80"),
              tx(returned(shared_reply(40002), "192.0.2.11"), listener="api-80")])
+
+# ---- tcp.mss_clamp: both directions' SYNs pass lb ----
+
+
+def announcing(packet, mss):
+    packet = packet.copy()
+    packet[TCP].options = [("MSS", mss)]
+    return type(packet)(raw(packet.__class__(raw(_without_sums(packet)))))
+
+
+def _without_sums(packet):
+    del packet[TCP].chksum
+    packet[TCP].dataofs = None
+    if IP in packet:
+        del packet.chksum
+        packet.len = None
+    else:
+        packet.plen = None
+    return packet
+
+
+for family, vip_name, vip, target, client, router in FAMILIES:
+    fits = 1400 - (60 if family == "v6" else 40)
+    syn, syn_ack = tcp(destination=vip), reply(target, client)
+    case("nat", f"{family} with tcp.mss_clamp SYN and SYN-ACK announce what fits the way to the target", args=["--mtu", "1400"],
+         config=nat(vip_name, targets=[target], attributes={"tcp.mss_clamp.enabled": True}),
+         packets=[ether(announcing(syn, 1460)), reply_frame(announcing(syn_ack, 8960))],
+         expect=[tx(forward(announcing(syn, fits), target)), tx(returned(announcing(syn_ack, fits), vip))])

@@ -255,7 +255,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"table size", with_group("    table_size: 65536\n"),
             "lb.yaml:10: target_groups[0].table_size: must be a prime 7-16777213, and 65536 is none\n"},
         Bad{"mode", with_group("    forwarding_mode: dsr\n"),
-            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre | nat | fullnat, not 'dsr'\n"},
+            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre | geneve | nat | fullnat, not 'dsr'\n"},
         Bad{"gue attributes", with_group("    attributes: {gue.port: 0}\n"),
             "lb.yaml:10: target_groups[0].attributes.gue.port: must be a whole number 1-65535, not '0'\n"
             "lb.yaml:10: target_groups[0].attributes.gue: needs forwarding_mode: gue\n"},
@@ -292,6 +292,12 @@ INSTANTIATE_TEST_SUITE_P(
             "lb.yaml:11: target_groups[0].attributes.client_address_option.enabled: excludes proxy_protocol_v2.enabled: one "
             "of "
             "them tells the client\n"},
+        Bad{"geneve without its protocol", with_group("    forwarding_mode: geneve\n"),
+            "lb.yaml:10: target_groups[0].forwarding_mode: geneve needs protocol: GENEVE\n"},
+        Bad{"geneve's attributes elsewhere",
+            with_group("    attributes: {geneve.vpce_id: 1, target_failover.on_unhealthy: rebalance}\n"),
+            "lb.yaml:10: target_groups[0].attributes.target_failover: needs forwarding_mode: geneve\n"
+            "lb.yaml:10: target_groups[0].attributes.geneve: needs forwarding_mode: geneve\n"},
         Bad{"families of nat",
             with_group("    forwarding_mode: nat\n")
                 .replace(with_group("    forwarding_mode: nat\n").find("10.0.0.2"), 8, "\"fd00::2\""),
@@ -499,6 +505,62 @@ TEST(Load, WrongListenerStillUsesItsTargetGroup) {
   const LoadResult result = load(replaced("port: 80, target_groups", "port: 0, target_groups"), "lb.yaml");
   EXPECT_FALSE(result.config);
   EXPECT_EQ(told(result.warnings).find("no listener uses"), std::string::npos) << told(result.warnings);
+}
+
+constexpr std::string_view kGateway = R"(version: 1
+vips:
+  - {name: servers, address: 192.0.2.0/24}
+listeners:
+  - {name: through, vip: servers, protocol: GENEVE, target_groups: [{name: firewalls}]}
+  - {name: inside, interface: eth1, protocol: GENEVE, target_groups: [{name: firewalls}]}
+target_groups:
+  - name: firewalls
+    protocol: GENEVE
+    attributes: {stickiness: {enabled: true, type: source_ip_dest_ip}, geneve: {vpce_id: 18446744073709551615}}
+    health_check: {protocol: TCP, port: 80}
+    targets: [{address: 10.0.0.1}]
+)";
+
+TEST(Gateway, HasNoPortsAndItsOwnDefaults) {
+  const LoadResult loaded = load(std::string(kGateway), "lb.yaml");
+  ASSERT_TRUE(loaded.violations.empty()) << told(loaded.violations);
+  const TargetGroup& group = loaded.config->groups[0];
+  EXPECT_EQ(group.mode, abi::ForwardingMode::geneve);
+  EXPECT_EQ(group.stickiness, abi::Stickiness::symmetric_ip);
+  EXPECT_EQ(group.geneve_vpce_id, ~std::uint64_t{0});
+  EXPECT_EQ(group.geneve_class, 0x0108);
+  EXPECT_EQ(group.after_deregistration, abi::TrackedFlows::keep);
+  EXPECT_TRUE(group.keep_unhealthy_flows);
+  EXPECT_FALSE(group.terminate_on_unhealthy);
+  EXPECT_EQ(group.targets[0].port, 6081);
+  EXPECT_EQ(loaded.config->listeners[1].interface, "eth1");
+}
+
+TEST(Gateway, IsRefusedByLineAndField) {
+  const auto told_of = [](std::string_view from, std::string_view to) {
+    std::string text(kGateway);
+    const std::size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    return told(load(text.replace(at, from.size(), to), "lb.yaml").violations);
+  };
+  EXPECT_EQ(told_of("servers, protocol: GENEVE", "servers, protocol: GENEVE, port: 80"),
+            "lb.yaml:5: listeners[0].port: must be left out: GENEVE listeners take all IP traffic\n");
+  EXPECT_EQ(told_of("interface: eth1", "interface: eth1, vip: servers"),
+            "lb.yaml:6: listeners[1].interface: stands in place of vip: leave one out\n"
+            "lb.yaml:6: listeners[1].vip: VIP 'servers' has the GENEVE listener 'through' already\n");
+  EXPECT_EQ(told_of("interface: eth1, ", ""), "lb.yaml:6: listeners[1].vip: is missing, and so is an interface\n");
+  EXPECT_EQ(told_of("type: source_ip_dest_ip", "type: source_ip"),
+            "lb.yaml:10: target_groups[0].attributes.stickiness.type: must be source_ip_dest_ip or source_ip_dest_ip_proto "
+            "with forwarding_mode: geneve: both directions of a flow go to one appliance\n");
+  EXPECT_EQ(told_of(", port: 80}", "}"),
+            "lb.yaml:11: target_groups[0].health_check.port: must be 1-65535: an appliance answers no probe on its Geneve "
+            "port\n");
+  EXPECT_EQ(told_of("{address: 10.0.0.1}", "{address: 10.0.0.1, port: 80}"),
+            "lb.yaml:12: target_groups[0].targets[0].port: must be 6081 or left out: geneve has no other\n");
+  EXPECT_EQ(told_of("geneve: {", "target_failover.on_unhealthy: rebalance, geneve: {"),
+            "lb.yaml:10: target_groups[0].attributes.target_failover.on_unhealthy: must be the same as on_deregistration\n");
+  EXPECT_EQ(told_of("10.0.0.1}", "192.0.2.7}"),
+            "lb.yaml:12: target_groups[0].targets[0].address: is the address of a VIP\n");
 }
 
 }  // namespace

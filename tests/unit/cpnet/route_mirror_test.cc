@@ -154,5 +154,42 @@ TEST_F(RouteMirrorTest, InterfaceThatComesBackIsUsedAgain) {
   resolved(ip("10.0.0.2"));
 }
 
+TEST_F(RouteMirrorTest, AllRoutesAreMirroredWithGatewaysAndTheHostsOfConnectedNetworks) {
+  run("ip route add 203.0.113.0/24 via 10.0.0.2; ip route add blackhole 198.51.100.0/24; ip route add default via "
+      "10.0.0.77");
+  EXPECT_EQ(mirror_->take_routes(), std::nullopt);
+  mirror_->want_routes(true);
+  std::map<std::string, Route> routes;
+  const auto wait_for = [&](auto done) {
+    const auto end = std::chrono::steady_clock::now() + 20s;
+    while (std::chrono::steady_clock::now() < end) {
+      while (mirror_->step()) {
+      }
+      if (auto now = mirror_->take_routes()) {
+        routes.clear();
+        for (const Route& route : *now) routes[format_prefix(route.prefix)] = route;
+      }
+      if (done()) return;
+      pollfd item{mirror_->fd(), POLLIN, 0};
+      if (poll(&item, 1, 100) > 0) mirror_->on_readable();
+      mirror_->tick(std::chrono::steady_clock::now());
+    }
+    ADD_FAILURE() << "waited in vain";
+  };
+  wait_for([&] { return routes["203.0.113.0/24"].next_hop.resolved; });
+  EXPECT_EQ(routes["203.0.113.0/24"].next_hop.mac, kPeer);
+  EXPECT_EQ(routes["203.0.113.0/24"].next_hop.mtu_bytes, 1400U);
+  EXPECT_EQ(routes["10.0.0.2"].next_hop.mac, kPeer);  // a host of a connected network
+  EXPECT_FALSE(routes["10.0.0.0/24"].next_hop.resolved);
+  EXPECT_TRUE(routes["10.0.0.1"].local);
+  EXPECT_TRUE(routes["10.0.0.255"].local);
+  EXPECT_FALSE(routes["198.51.100.0/24"].next_hop.resolved);
+  EXPECT_FALSE(routes["0.0.0.0/0"].next_hop.resolved);  // nobody answers for its gateway
+  run("ip route del 203.0.113.0/24");
+  wait_for([&] { return !routes.contains("203.0.113.0/24"); });
+  mirror_->want_routes(false);
+  EXPECT_EQ(mirror_->take_routes(), std::vector<Route>{});
+}
+
 }  // namespace
 }  // namespace lb::cp

@@ -43,7 +43,8 @@ std::uint64_t use(const Snapshot& snapshot) {
     }
   }
   for (const auto& listener : snapshot.listeners()) {
-    sum += snapshot.vips()[listener.vip].address.bytes[0] + snapshot.name(listener.name).size();
+    if (listener.vip != abi::kNoIndex) sum += snapshot.vips()[listener.vip].address.bytes[0];
+    sum += snapshot.name(listener.name).size();
     for (std::uint32_t g = 0; g < listener.group_count; ++g) sum += snapshot.groups()[listener.groups[g].group].slot_count;
   }
   for (std::uint32_t g = 0; g < snapshot.groups().size(); ++g) {

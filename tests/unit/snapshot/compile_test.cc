@@ -9,6 +9,7 @@
 #include <random>
 #include <set>
 
+#include "dp/lb/gateway.h"
 #include "dp/lb/snapshot.h"
 #include "dp/lb/vip_table.h"
 
@@ -404,6 +405,43 @@ TEST(Compile, TheMostSpecificVipAndListenerTakeAPacket) {
     }
   }
   for (const char* kind : {"no VIP", "no listener", "listener"}) EXPECT_GT(seen[kind], 2000) << kind;
+}
+
+TEST(Compile, GatewayListenersAndRoutesReachTheDataPlane) {
+  SnapshotInput input = make_input(1, 2);
+  input.groups[0].config.mode = abi::ForwardingMode::geneve;
+  input.groups[0].config.geneve_vpce_id = 5;
+  input.listeners[0].config = {"all", "web", ListenerProtocol::geneve, 0, 65535, {{"g0", 1}}};
+  input.listeners.push_back({{"inside", "", ListenerProtocol::geneve, 0, 65535, {{"g0", 1}}, "", "eth7"}, false, 3});
+  const auto prefix = [](std::string_view text) { return parse_prefix(text).value(); };
+  NextHop other = way();
+  other.mac[5] = 9;
+  input.routes = {{prefix("::/0"), {}, false},
+                  {{abi::IpAddress::v4(0, 0, 0, 0), 96}, way(), false},
+                  {prefix("10.1.0.0/16"), other, false},
+                  {prefix("10.1.2.3"), {}, true},
+                  {prefix("fd00::/64"), way(), false}};
+  Compiler compiler;
+  const auto snapshot = open(compile(compiler, input));
+  ASSERT_NE(snapshot, nullptr);
+  EXPECT_EQ(snapshot->gateway_listeners().size(), 2U);
+  EXPECT_EQ(gateway_listener_to(*snapshot, abi::IpAddress::v4(192, 0, 2, 10)), 0U);
+  EXPECT_EQ(snapshot->gateways()[0].vpce_id, 5U);
+  const auto inside = std::ranges::find_if(snapshot->ports(), [](const auto& port) { return port.gateway == 1; });
+  ASSERT_NE(inside, snapshot->ports().end());
+  EXPECT_STREQ(inside->name, "eth7");
+
+  const auto mac_to = [&](std::string_view address) {
+    return find_route(*snapshot, parse_address(address).value())->mac[5];
+  };
+  EXPECT_EQ(mac_to("8.8.8.8"), way().mac[5]);
+  EXPECT_EQ(mac_to("10.1.9.9"), 9);
+  EXPECT_EQ(mac_to("fd00::5"), way().mac[5]);
+  EXPECT_EQ(find_route(*snapshot, parse_address("10.1.2.3").value())->flags, abi::kRouteLocal);
+  EXPECT_EQ(find_route(*snapshot, parse_address("2001::1").value())->flags, abi::kRouteUnresolved);
+  input.routes.erase(input.routes.begin() + 1);
+  const auto without = open(compile(compiler, input));
+  EXPECT_EQ(find_route(*without, parse_address("8.8.8.8").value()), nullptr);  // ::/0 is no route for IPv4
 }
 
 TEST(Compile, RefusesByObjectAndLimit) {
