@@ -109,7 +109,8 @@ template <typename Rows>
 std::string target_groups_table(const Rows& rows, const ViewOptions& options) {
   std::vector<Column> columns = {{"NAME", false, true}, {"PROTOCOL"},  {"MODE"},       {"HEALTHY", true},
                                  {"DRAINING", true},    {"FAIL-OPEN"}, {"FLOWS", true}};
-  if (options.wide) columns.insert(columns.end(), {{"UNHEALTHY", true}, {"TABLE-SIZE", true}, {"TABLE-HASH"}});
+  if (options.wide)
+    columns.insert(columns.end(), {{"UNHEALTHY", true}, {"ALGORITHM"}, {"TABLE-SIZE", true}, {"TABLE-HASH"}});
   Table table(columns);
   for (const api::TargetGroupRow& row : rows) {
     const bool all = row.healthy() == row.targets();
@@ -122,8 +123,8 @@ std::string target_groups_table(const Rows& rows, const ViewOptions& options) {
                                Cell(yes_no(row.fail_open()), row.fail_open() ? Colour::bad : Colour::none),
                                count(row.flows(), options)};
     if (options.wide) {
-      cells.insert(cells.end(),
-                   {Cell(std::to_string(row.unhealthy())), Cell(std::to_string(row.table_size())), Cell(row.table_hash())});
+      cells.insert(cells.end(), {Cell(std::to_string(row.unhealthy())), Cell(row.algorithm()),
+                                 Cell(std::to_string(row.table_size())), Cell(row.table_hash())});
     }
     table.add(std::move(cells));
   }
@@ -329,6 +330,7 @@ std::string view(const api::DescribeReply& reply, const ViewOptions& options) {
                              std::to_string(group.targets()) + " in all");
     if (group.fail_open()) facts.add("Fail-open", "too few healthy targets: all of them get traffic", Colour::bad);
     facts.add("Tracked flows", std::to_string(group.flows()));
+    facts.add("Algorithm", group.algorithm());
     facts.add("Maglev table", std::to_string(group.table_size()) + " slots, hash " + group.table_hash());
   }
   if (!reply.has_vip() && !reply.has_listener() && !reply.has_target_group() && reply.targets_size() > 0) {

@@ -51,6 +51,12 @@ std::size_t sequence_length(std::string_view bytes, std::size_t at) {
   return 0;
 }
 
+// In one-way modes lb counts a flow as long as the client's side of it shows.
+std::string algorithm_text(const TargetGroup& group) {
+  const bool one_sided = group.algorithm == abi::Algorithm::least_connections && !sees_replies(group.mode);
+  return std::string(abi::to_string(group.algorithm)) + (one_sided ? " (client side)" : "");
+}
+
 const Config& empty_config() {
   static const Config config;
   return config;
@@ -128,6 +134,7 @@ void fill(api::TargetGroupRow& row, const Index& index, const LiveGroup& group) 
     row.set_protocol(std::string(to_string(config->protocol)));
     row.set_forwarding_mode(std::string(abi::to_string(config->mode)));
     row.set_table_size(config->table_size);
+    row.set_algorithm(algorithm_text(*config));
   }
   std::uint32_t healthy = 0;
   std::uint32_t unhealthy = 0;

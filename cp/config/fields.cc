@@ -73,6 +73,7 @@ void add_health_check(Fields& fields, const HealthCheck& check) {
   fields.emplace_back("health_check.unhealthy_threshold", number(check.unhealthy_threshold));
   fields.emplace_back("health_check.removal_limit", number(check.removal_limit_percent));
   fields.emplace_back("health_check.flap_damping", boolean(check.flap_damping));
+  fields.emplace_back("health_check.through", check.through_tunnel ? "tunnel" : "direct");
 }
 
 }  // namespace

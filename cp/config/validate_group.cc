@@ -37,6 +37,12 @@ bool is_printable(const std::string& text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 0x7f; });
 }
 
+// Modes in which packets come to targets addressed to the VIP, in lb's own encapsulation or none.
+bool reaches_vip(abi::ForwardingMode mode) {
+  using enum abi::ForwardingMode;
+  return mode == l2dsr || mode == ipip || mode == gue || mode == gre;
+}
+
 class GroupValidator {
  public:
   GroupValidator(const config::TargetGroup& file, const std::string& path, const Judgements& judgements)
@@ -317,6 +323,12 @@ class GroupValidator {
     }
     if (from.has_removal_limit()) check.removal_limit_percent = from.removal_limit();
     if (from.has_flap_damping()) check.flap_damping = from.flap_damping();
+    check.through_tunnel = from.through() == "tunnel" && check.protocol != ProbeProtocol::none;
+    if (check.through_tunnel && !reaches_vip(group_.mode)) {
+      violation(".health_check.through",
+                "tunnel needs a forwarding mode whose targets have the VIP (l2dsr, ipip, gue, gre), not " +
+                    std::string(abi::to_string(group_.mode)));
+    }
 
     if (from.has_interval()) check.interval = std::chrono::seconds(from.interval());
     check.timeout = std::min(std::chrono::seconds(http ? 6 : 5), check.interval);

@@ -2,14 +2,26 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <string_view>
 #include <utility>
 
 namespace lb::cp {
 namespace {
 
-constexpr std::array<const char*, 4> kVerdictNames{"ok", "failed", "timeout", "response_code_mismatch"};
+constexpr std::array<const char*, 5> kVerdictNames{"ok", "failed", "timeout", "response_code_mismatch", "not_asked"};
 
-ProbeSpec spec_of(const TargetGroup& group, const TargetKey& target) {
+// The VIP that probes through the tunnel ask: of the first listener that sends to the group.
+std::map<std::string_view, abi::IpAddress> vips_of(const Roster& roster) {
+  std::map<std::string_view, abi::IpAddress> vips;
+  for (const ListenerRecord& listener : roster.listeners()) {
+    if (listener.draining) continue;
+    for (const WeightedGroup& group : listener.config.groups) vips.emplace(group.name, listener.address.address);
+  }
+  return vips;
+}
+
+ProbeSpec spec_of(const TargetGroup& group, const TargetKey& target, const abi::IpAddress& vip) {
   const HealthCheck& check = group.health_check;
   ProbeSpec spec{.protocol = check.protocol,
                  .address = target.address,
@@ -33,6 +45,13 @@ ProbeSpec spec_of(const TargetGroup& group, const TargetKey& target) {
     case ProbeProtocol::tcp:
     case ProbeProtocol::none: break;
   }
+  if (check.through_tunnel) {
+    const bool gue = group.mode == abi::ForwardingMode::gue;
+    spec.through = TunnelledProbe{.mode = group.mode, .vip = vip};
+    if (gue) spec.through->gue_port = group.gue_port;
+    spec.through->gue_ipv6_zero_checksum = gue && group.gue_ipv6_zero_checksum;
+    if (group.mode == abi::ForwardingMode::gre) spec.through->gre_key = group.gre_key;
+  }
   return spec;
 }
 
@@ -40,12 +59,19 @@ ProbeSpec spec_of(const TargetGroup& group, const TargetKey& target) {
 
 std::vector<ProbeSpec> HealthBook::plan(const Roster& roster) {
   users_.clear();
+  auto vips = vips_of(roster);
   std::map<TargetKey, Counting> before = std::exchange(counting_, {});
+  std::map<TargetKey, Watched> seen = std::exchange(watched_, {});
   for (const auto& [name, group] : roster.groups()) {
     if (!group.in_use || group.config.health_check.protocol == ProbeProtocol::none) continue;
     for (const auto& [key, target] : group.targets) {
       if (target.status.removed || target.local) continue;
-      users_[spec_of(group.config, key)].push_back(key);
+      const auto probe = users_.try_emplace(spec_of(group.config, key, vips[name])).first;
+      probe->second.push_back(key);
+      if (sees_replies(group.config.mode)) {
+        const Watched& was = seen[key];
+        watched_[key] = {target.status.id, &probe->first, was.target_id == target.status.id ? was.troubles : std::nullopt};
+      }
       const auto known = before.find(key);
       counting_.emplace(key, known != before.end() ? known->second : Counting{RiseFall(target.health)});
     }
@@ -55,6 +81,16 @@ std::vector<ProbeSpec> HealthBook::plan(const Roster& roster) {
   specs.reserve(users_.size());
   for (const auto& [spec, keys] : users_) specs.push_back(spec);
   return specs;
+}
+
+std::vector<ProbeSpec> HealthBook::troubled(const std::function<std::uint32_t(std::uint32_t)>& troubles_of) {
+  std::vector<ProbeSpec> probes;
+  for (auto& [key, watched] : watched_) {
+    const std::uint32_t now = troubles_of(watched.target_id);
+    if (watched.troubles && *watched.troubles != now && now != 0) probes.push_back(*watched.probe);
+    watched.troubles = now;
+  }
+  return probes;
 }
 
 bool HealthBook::take(const ProbeSpec& spec, const ProbeResult& result, Roster& roster, std::int64_t now_unix_ms) {
@@ -82,9 +118,13 @@ bool HealthBook::take(const ProbeSpec& spec, const ProbeResult& result, Roster& 
       counting.flaps = again ? std::min(counting.flaps + 1, kMostFlaps) : 0;
       counting.fell_unix_ms = now_unix_ms;
     }
+    if (result.verdict == ProbeVerdict::not_asked) {
+      changed |= roster.set_not_asked(key, result.text);
+      continue;
+    }
     const StateReason reason = reason_of(result.verdict);
     const StateReason failure = reason == StateReason::none ? target->failure : reason;
-    changed |= target->health != counting.health.health() ||
+    changed |= target->not_asked || target->health != counting.health.health() ||
                (counting.health.health() != Health::healthy && target->failure != failure);
     roster.set_health(key, counting.health.health(), failure, result.text, now_unix_ms);
   }

@@ -7,7 +7,9 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +31,8 @@ class HealthBook {
   std::vector<ProbeSpec> plan(const Roster& roster);
   // Takes a result over into the roster. True: a target's health or reason changed.
   bool take(const ProbeSpec& spec, const ProbeResult& result, Roster& roster, std::int64_t now_unix_ms);
+  // Passive signals: probes of targets that workers have seen in trouble (dp/abi/counters.h) since this was asked last.
+  std::vector<ProbeSpec> troubled(const std::function<std::uint32_t(std::uint32_t target_id)>& troubles_of);
   // Probes by verdict since start.
   [[nodiscard]] std::map<std::string, std::uint64_t> counts() const;
 
@@ -51,10 +55,16 @@ class HealthBook {
   static std::uint32_t successes_wanted(const HealthCheck& check, const Counting& counting);
 
   std::map<TargetKey, Counting> counting_;
+  struct Watched {  // a target whose replies come through lb
+    std::uint32_t target_id = 0;
+    const ProbeSpec* probe = nullptr;  // in users_
+    std::optional<std::uint32_t> troubles;
+  };
+  std::map<TargetKey, Watched> watched_;
   std::map<std::string, RemovalLimit> limits_;
   Success last_;        // of any group
   Success last_other_;  // of any group but last_.group
-  std::array<std::uint64_t, 4> verdicts_{};
+  std::array<std::uint64_t, 5> verdicts_{};
 };
 
 }  // namespace lb::cp

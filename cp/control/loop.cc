@@ -88,9 +88,11 @@ tl::expected<void, std::string> Controller::Loop::begin() {
 
 void Controller::Loop::start() {
   started_at_ = std::chrono::steady_clock::now();
-  prober_ = std::make_unique<Prober>([this](const ProbeSpec& spec, const ProbeResult& result) {
-    asio::post(io_, [this, spec, result] { on_probe(spec, result); });
-  });
+  prober_ = std::make_unique<Prober>(
+      [this](const ProbeSpec& spec, const ProbeResult& result) {
+        asio::post(io_, [this, spec, result] { on_probe(spec, result); });
+      },
+      &tunnel_probes_);
   publisher_ = std::make_unique<Publisher>(
       io_, PublisherOptions{.socket_path = options_.data_plane_socket},
       PublisherCallbacks{

@@ -29,6 +29,7 @@
 #include "cp/control/history.h"
 #include "cp/control/slot_shares.h"
 #include "cp/control/state_file.h"
+#include "cp/control/tunnel_probes.h"
 #include "cp/health/prober.h"
 #include "cp/net/route_mirror.h"
 #include "cp/snapshot/compile.h"
@@ -205,6 +206,7 @@ class Controller::Loop {
   std::map<std::uint64_t, SegmentBytes> verified_segments_;
   std::shared_ptr<const lb::Snapshot> explained_;
 
+  TunnelProbes tunnel_probes_;
   std::unique_ptr<Prober> prober_;  // after what its callback touches
   std::unique_ptr<Publisher> publisher_;
 };

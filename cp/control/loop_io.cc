@@ -86,6 +86,7 @@ void Controller::Loop::follow_members() {
   std::erase_if(paths_, [&](const auto& item) {
     if (std::ranges::binary_search(addresses, item.first, AddressOrder())) return false;
     unready_paths_ -= is_ready(item.second) ? 0 : 1;
+    tunnel_probes_.forget_next_hop(item.first);
     return true;
   });
   for (const auto& [address, path] : paths_) roster_.set_path(address, path.next_hop, path.local);
@@ -111,6 +112,7 @@ void Controller::Loop::take_paths() {
     }
     probes_due_ |= known.local != path.local;
     roster_.set_path(address, path.next_hop, path.local);
+    tunnel_probes_.set_next_hop(address, path.next_hop);
     known = std::move(path);
   }
   choose_tunnel_sources();
@@ -134,6 +136,7 @@ void Controller::Loop::tick() {
   mirror_->tick(std::chrono::steady_clock::now());
   look_up_paths();
   watch_snat();
+  prober_->hasten(health_.troubled([this](std::uint32_t id) { return stats_.target_troubles(id); }));
   tick_timer_.expires_after(1s);
   tick_timer_.async_wait([this](const auto& error) {
     if (!error) tick();
@@ -172,8 +175,8 @@ void Controller::Loop::on_hello(const DataPlane& data_plane) {
   data_plane_note_.clear();
   StatsView view{{}, data_plane.stats};
   for (std::uint32_t worker = 0; worker < data_plane.stats->workers().size(); ++worker) {
-    view.workers.push_back(
-        {&data_plane.stats->workers()[worker], data_plane.stats->listeners(worker), data_plane.stats->target_flows(worker)});
+    view.workers.push_back({&data_plane.stats->workers()[worker], data_plane.stats->listeners(worker),
+                            data_plane.stats->target_flows(worker), data_plane.stats->target_troubles(worker)});
   }
   stats_.attach(std::move(view), data_plane.instance);
   start_new_listeners();

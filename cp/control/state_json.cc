@@ -67,7 +67,8 @@ Json to_json(const HealthCheck& check) {
           {"send", check.send},
           {"expect", check.expect},
           {"removal_limit", check.removal_limit_percent},
-          {"flap_damping", check.flap_damping}};
+          {"flap_damping", check.flap_damping},
+          {"through_tunnel", check.through_tunnel}};
 }
 
 void read(const Json& json, HealthCheck& check) {
@@ -87,6 +88,7 @@ void read(const Json& json, HealthCheck& check) {
   read(json, "expect", check.expect);
   read(json, "removal_limit", check.removal_limit_percent);
   read(json, "flap_damping", check.flap_damping);
+  read(json, "through_tunnel", check.through_tunnel);
 }
 
 std::string dumped(const Json& json) {

@@ -1,7 +1,6 @@
 #include "cp/health/datagram_probe.h"
 
 #include <netinet/icmp6.h>
-#include <netinet/in.h>
 #include <netinet/ip_icmp.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,31 +15,6 @@ namespace {
 
 constexpr std::size_t kEchoHeaderBytes = 8;
 constexpr std::size_t kMostAnswerBytes = 2048;
-
-struct SocketAddress {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-};
-
-SocketAddress socket_address(const abi::IpAddress& address, std::uint16_t port) {
-  SocketAddress to;
-  if (address.is_v4()) {
-    sockaddr_in v4{};
-    v4.sin_family = AF_INET;
-    v4.sin_port = htons(port);
-    std::memcpy(&v4.sin_addr, address.bytes.data() + 12, 4);
-    std::memcpy(&to.storage, &v4, sizeof v4);
-    to.size = sizeof v4;
-  } else {
-    sockaddr_in6 v6{};
-    v6.sin6_family = AF_INET6;
-    v6.sin6_port = htons(port);
-    std::memcpy(&v6.sin6_addr, address.bytes.data(), 16);
-    std::memcpy(&to.storage, &v6, sizeof v6);
-    to.size = sizeof v6;
-  }
-  return to;
-}
 
 // RFC 1071, as it stands in memory.
 std::uint16_t checksum_of(const std::string& bytes) {
@@ -75,36 +49,31 @@ DatagramProbe::~DatagramProbe() {
   if (fd_ >= 0) close(fd_);
 }
 
-tl::expected<std::unique_ptr<DatagramProbe>, std::string> DatagramProbe::open(const ProbeSpec& spec, std::uint64_t token) {
-  const bool v4 = spec.address.is_v4();
-  const bool udp = spec.protocol == ProbeProtocol::udp;
-  const int family = v4 ? AF_INET : AF_INET6;
-  const int protocol = udp ? IPPROTO_UDP : v4 ? static_cast<int>(IPPROTO_ICMP) : static_cast<int>(IPPROTO_ICMPV6);
-  constexpr int kFlags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+tl::expected<std::unique_ptr<DatagramProbe>, ProbeError> DatagramProbe::open(int fd, const ProbeSpec& spec,
+                                                                             std::uint64_t token) {
   std::unique_ptr<DatagramProbe> probe(new DatagramProbe());
+  probe->fd_ = fd;
+  probe->v4_ = spec.through ? spec.through->vip.is_v4() : spec.address.is_v4();
+  int type = 0;
+  socklen_t size = sizeof type;
+  getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  probe->raw_ = type == SOCK_RAW;
   probe->token_.resize(sizeof token);
   std::memcpy(probe->token_.data(), &token, sizeof token);
-  if (!udp) probe->fd_ = socket(family, SOCK_RAW | kFlags, protocol);
-  probe->raw_ = probe->fd_ >= 0;
-  if (probe->fd_ < 0) probe->fd_ = socket(family, SOCK_DGRAM | kFlags, protocol);
-  if (probe->fd_ < 0) return tl::unexpected(said("socket"));
-  const SocketAddress to = socket_address(spec.address, udp ? spec.port : 0);
-  if (connect(probe->fd_, reinterpret_cast<const sockaddr*>(&to.storage), to.size) != 0)
-    return tl::unexpected(said("connect"));
-  const std::string question = udp ? spec.send : echo_request(v4, probe->token_);
-  if (send(probe->fd_, question.data(), question.size(), MSG_NOSIGNAL) < 0) return tl::unexpected(said("send"));
+  const std::string question = spec.protocol == ProbeProtocol::udp ? spec.send : echo_request(probe->v4_, probe->token_);
+  if (send(fd, question.data(), question.size(), MSG_NOSIGNAL) < 0) return tl::unexpected(system_error("send"));
   return probe;
 }
 
-bool DatagramProbe::answers_echo(const std::string& packet, bool v4) const {
+bool DatagramProbe::answers_echo(const std::string& packet) const {
   std::size_t at = 0;
-  if (raw_ && v4) {  // IPv4 raw sockets hand out the IP header as well
+  if (raw_ && v4_) {  // IPv4 raw sockets hand out the IP header as well
     if (packet.empty()) return false;
     at = (static_cast<std::uint8_t>(packet[0]) & 0xfU) * 4U;
   }
   if (packet.size() < at + kEchoHeaderBytes + token_.size()) return false;
   const auto type = static_cast<std::uint8_t>(packet[at]);
-  return type == (v4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY) &&
+  return type == (v4_ ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY) &&
          packet.compare(at + kEchoHeaderBytes, token_.size(), token_) == 0;
 }
 
@@ -117,7 +86,7 @@ std::optional<ProbeResult> DatagramProbe::read(const ProbeSpec& spec) {
     if (n < 0) return ProbeResult{ProbeVerdict::failed, said("receive"), {}};
     const std::string answer(buffer.data(), static_cast<std::size_t>(n));
     if (spec.protocol == ProbeProtocol::icmp) {
-      if (answers_echo(answer, spec.address.is_v4())) return ProbeResult{ProbeVerdict::ok, "echo reply", {}};
+      if (answers_echo(answer)) return ProbeResult{ProbeVerdict::ok, "echo reply", {}};
       continue;  // another probe's, or not an answer
     }
     const std::string size = std::to_string(answer.size()) + " bytes";

@@ -2,7 +2,6 @@
 //
 //   open ──▶ fd readable ──▶ read() ──▶ a result, or nullopt: that was not the answer, wait on
 //
-// ICMP takes a raw socket (CAP_NET_RAW) or, where the kernel's ping_group_range allows it, a ping socket.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +10,14 @@
 #include <string>
 #include <tl/expected.hpp>
 
-#include "cp/health/prober.h"
+#include "cp/health/probe_socket.h"
 
 namespace lb::cp {
 
 class DatagramProbe {
  public:
-  // Sends the question: `spec.send` (UDP) or an echo request that carries `token` (ICMP). Error: the system's, as text.
-  static tl::expected<std::unique_ptr<DatagramProbe>, std::string> open(const ProbeSpec& spec, std::uint64_t token);
+  // Sends the question: `spec.send` (UDP) or an echo request that carries `token` (ICMP).
+  static tl::expected<std::unique_ptr<DatagramProbe>, ProbeError> open(int fd, const ProbeSpec& spec, std::uint64_t token);
   ~DatagramProbe();
   DatagramProbe(const DatagramProbe&) = delete;
   DatagramProbe& operator=(const DatagramProbe&) = delete;
@@ -29,10 +28,11 @@ class DatagramProbe {
 
  private:
   DatagramProbe() = default;
-  [[nodiscard]] bool answers_echo(const std::string& packet, bool v4) const;
+  [[nodiscard]] bool answers_echo(const std::string& packet) const;
 
   int fd_ = -1;
   bool raw_ = false;
+  bool v4_ = true;
   std::string token_;  // payload of the echo request
 };
 

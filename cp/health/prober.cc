@@ -27,6 +27,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::uint32_t kMostNumbers = 1U << 20;
+const std::string kConnectTimedOut = "connect: Connection timed out";  // said by the kernel, after all its attempts
+
 void curl_init_once() {
   static const bool done = [] {
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) throw std::runtime_error("libcurl: global initialisation failed");
@@ -59,13 +62,22 @@ struct Prober::Impl {
   // One probe that is wanted. Owned by `entries`; touched by the prober's thread alone.
   struct Entry {
     ProbeSpec spec;
-    std::uint64_t round = 0;  // of the set_probes() that last named it
-    bool gone = false;        // removed while in flight: deleted when the probe ends
-    CURL* easy = nullptr;     // while in flight
+    std::uint64_t round = 0;          // of the set_probes() that last named it
+    bool gone = false;                // removed while in flight: deleted when the probe ends
+    std::uint32_t number = 0;         // of those through tunnels
+    ProbeTunnels* tunnels = nullptr;  // if it is one
+    int fd = -1;                      // while it is being connected
+    CURL* easy = nullptr;             // while in flight, once connected
     curl_slist* headers = nullptr;
     curl_slist* connect_to = nullptr;
     std::unique_ptr<DatagramProbe> datagram;  // while in flight
-    [[nodiscard]] bool in_flight() const { return easy != nullptr || datagram != nullptr; }
+    [[nodiscard]] bool in_flight() const { return fd >= 0 || easy != nullptr || datagram != nullptr; }
+    Entry() = default;
+    Entry(const Entry&) = delete;
+    Entry& operator=(const Entry&) = delete;
+    ~Entry() {
+      if (tunnels != nullptr) tunnels->forget(number);
+    }
     Clock::time_point started;
     Clock::time_point due;
   };
@@ -75,7 +87,7 @@ struct Prober::Impl {
     bool operator>(const Due& other) const { return at > other.at; }
   };
 
-  explicit Impl(OnResult callback) : on_result(std::move(callback)) {
+  Impl(OnResult callback, ProbeTunnels* ways) : on_result(std::move(callback)), tunnels(ways) {
     curl_init_once();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -150,9 +162,8 @@ struct Prober::Impl {
           [[maybe_unused]] const ssize_t got = read(wake_fd, &ignored, sizeof ignored);
           continue;
         }
-        if (const auto probe = datagrams.find(event.data.fd); probe != datagrams.end()) {
-          Entry& entry = *probe->second;
-          if (auto result = entry.datagram->read(entry.spec)) finish(entry, std::move(*result));
+        if (const auto probe = sockets.find(event.data.fd); probe != sockets.end()) {
+          on_own_socket(*probe->second);
           continue;
         }
         const int mask = ((event.events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0) |
@@ -165,7 +176,7 @@ struct Prober::Impl {
         curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
       }
       collect();
-      end_late_datagrams();
+      end_late_sockets();
       if (!take_orders()) return;
       start_due();
     }
@@ -184,19 +195,33 @@ struct Prober::Impl {
   // Takes over a new set of probes, if there is one. False: stop.
   bool take_orders() {
     std::optional<std::vector<ProbeSpec>> specs;
+    std::vector<ProbeSpec> urgent;
     {
       const std::lock_guard lock(mutex);
       if (stopping) return false;
       specs.swap(ordered);
+      urgent.swap(hastened);
     }
-    if (!specs) return true;
+    if (specs) take_set(*specs);
+    for (const ProbeSpec& spec : urgent) {
+      const auto known = entries.find(spec);
+      if (known != entries.end() && !known->second->in_flight()) schedule(*known->second, Clock::now());
+    }
+    return true;
+  }
+
+  void take_set(std::vector<ProbeSpec>& specs) {
     ++round;
     const auto now = Clock::now();
-    for (ProbeSpec& spec : *specs) {
+    for (ProbeSpec& spec : specs) {
       auto [at, added] = entries.try_emplace(spec);
       if (added) {
         at->second = std::make_unique<Entry>();
         at->second->spec = std::move(spec);
+        if (at->second->spec.through && tunnels != nullptr) {
+          at->second->tunnels = tunnels;
+          at->second->number = next_number++ % kMostNumbers;
+        }
         schedule(*at->second, now + random_share(at->second->spec.interval / 10));
       }
       at->second->round = round;
@@ -213,7 +238,6 @@ struct Prober::Impl {
     for (auto& [spec, entry] : entries) {
       if (!entry->in_flight()) queue.push({entry->due, entry.get()});
     }
-    return true;
   }
 
   Clock::duration random_share(Clock::duration of) {
@@ -228,16 +252,50 @@ struct Prober::Impl {
   void start_due() {
     const auto now = Clock::now();
     while (!queue.empty() && queue.top().at <= now && in_flight < kMaxProbesInFlight) {
-      Entry& entry = *queue.top().entry;
+      const Due next = queue.top();
       queue.pop();
-      start(entry, now);
+      if (next.at == next.entry->due && !next.entry->in_flight()) start(*next.entry, now);  // else it was hastened
     }
   }
 
   void start(Entry& entry, Clock::time_point now) {
     entry.started = now;
+    const auto fd = open_probe_socket(entry.spec, entry.number, tunnels);
+    if (!fd) return not_started(entry, fd.error());
     const ProbeProtocol protocol = entry.spec.protocol;
-    if (protocol == ProbeProtocol::udp || protocol == ProbeProtocol::icmp) return start_datagram(entry);
+    const bool datagram = protocol == ProbeProtocol::udp || protocol == ProbeProtocol::icmp;
+    if (datagram) {
+      auto probe = DatagramProbe::open(*fd, entry.spec, random());
+      if (!probe) return not_started(entry, probe.error());
+      entry.datagram = std::move(*probe);
+    } else {
+      entry.fd = *fd;
+    }
+    ++in_flight;
+    epoll_event event{};
+    event.events = datagram ? EPOLLIN : EPOLLOUT;
+    event.data.fd = *fd;
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, *fd, &event);  // if it fails, the probe times out
+    sockets[*fd] = &entry;
+    deadlines.emplace(now + entry.spec.timeout, &entry);
+  }
+
+  void on_own_socket(Entry& entry) {
+    if (entry.datagram != nullptr) {
+      if (auto result = entry.datagram->read(entry.spec)) finish(entry, std::move(*result));
+      return;
+    }
+    auto ready = connected(entry.fd);
+    if (ready && entry.spec.proxy_v2) ready = send_proxy_header(entry.fd);
+    if (!ready) return finish(entry, judge(ready.error()));
+    if (entry.spec.protocol == ProbeProtocol::tcp) return finish(entry, {ProbeVerdict::ok, "connected", {}});
+    epoll_ctl(epoll_fd, EPOLL_CTL_DEL, entry.fd, nullptr);
+    forget_socket(entry, entry.fd);
+    start_request(entry);
+  }
+
+  // On a connection that is made: what is left of the time is the request's.
+  void start_request(Entry& entry) {
     CURL* easy = nullptr;
     if (spare.empty()) {
       easy = curl_easy_init();
@@ -246,8 +304,9 @@ struct Prober::Impl {
       spare.pop_back();
       curl_easy_reset(easy);
     }
-    if (easy == nullptr) return not_started(entry, "out of memory");
-    const ProbeSpec& spec = entry.spec;
+    if (easy == nullptr) return finish(entry, {ProbeVerdict::not_asked, "out of memory", {}});
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(entry.started + entry.spec.timeout - Clock::now());
     curl_easy_setopt(easy, CURLOPT_PRIVATE, &entry);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
@@ -255,23 +314,24 @@ struct Prober::Impl {
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, static_cast<long>(spec.timeout.count()));
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(spec.timeout.count()));
-    if (protocol == ProbeProtocol::tcp) {
-      curl_easy_setopt(easy, CURLOPT_URL, ("http://" + format_address_port(spec.address, spec.port) + "/").c_str());
-      curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
-    } else {
-      set_up_request(entry, easy);
-    }
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, static_cast<long>(std::max<std::int64_t>(left.count(), 1)));
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, &Impl::hand_over_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, &entry);
+    curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, &Impl::already_connected);
+    set_up_request(entry, easy);
     entry.easy = easy;
-    ++in_flight;
     curl_multi_add_handle(multi, easy);
   }
+
+  static curl_socket_t hand_over_socket(void* entry, curlsocktype, curl_sockaddr*) {
+    return std::exchange(static_cast<Entry*>(entry)->fd, -1);  // libcurl closes it
+  }
+  static int already_connected(void*, curl_socket_t, curlsocktype) { return CURL_SOCKOPT_ALREADY_CONNECTED; }
 
   static void set_up_request(Entry& entry, CURL* easy) {
     const ProbeSpec& spec = entry.spec;
     const bool https = spec.protocol == ProbeProtocol::https;
-    const std::string authority = format_address_port(spec.address, spec.port);
+    const std::string authority = format_address_port(spec.address, spec.port);  // also of a probe to a VIP: its Host
     // https: the host names the server in the handshake; the connection goes to the target all the same.
     const std::string server =
         https && !spec.host.empty()
@@ -295,25 +355,17 @@ struct Prober::Impl {
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, entry.headers);
   }
 
-  void start_datagram(Entry& entry) {
-    auto probe = DatagramProbe::open(entry.spec, random());
-    if (!probe) return not_started(entry, probe.error());
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.fd = (*probe)->fd();
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, event.data.fd, &event) != 0) return not_started(entry, std::strerror(errno));
-    entry.datagram = std::move(*probe);
-    datagrams[event.data.fd] = &entry;
-    deadlines.emplace(entry.started + entry.spec.timeout, &entry);
-    ++in_flight;
-  }
-
-  void not_started(Entry& entry, std::string text) {
-    report(entry, {ProbeVerdict::failed, std::move(text), {}});
+  void not_started(Entry& entry, const ProbeError& error) {
+    report(entry, judge(error));
     schedule(entry, entry.started + entry.spec.interval);
   }
 
-  void end_late_datagrams() {
+  static ProbeResult judge(const ProbeError& error) {
+    if (error.text == kConnectTimedOut) return {ProbeVerdict::timeout, error.text, {}};
+    return {error.own ? ProbeVerdict::not_asked : ProbeVerdict::failed, error.text, {}};
+  }
+
+  void end_late_sockets() {
     while (!deadlines.empty() && deadlines.begin()->first <= Clock::now())
       finish(*deadlines.begin()->second, no_answer(deadlines.begin()->second->spec));
   }
@@ -344,21 +396,27 @@ struct Prober::Impl {
     schedule(entry, std::max(Clock::now(), entry.started + interval - interval / 10 + random_share(interval / 5)));
   }
 
-  // Closes the connection (FIN) or socket; a handle is kept for the next probe.
+  void forget_socket(Entry& entry, int fd) {
+    sockets.erase(fd);
+    const auto [first, last] = deadlines.equal_range(entry.started + entry.spec.timeout);
+    deadlines.erase(std::find_if(first, last, [&](const auto& item) { return item.second == &entry; }));
+  }
+
+  // Closes the connection (FIN) or socket, which epoll forgets with that; libcurl's handle is kept for the next probe.
   void release(Entry& entry) {
     --in_flight;
     if (entry.datagram != nullptr) {
-      datagrams.erase(entry.datagram->fd());
-      const auto [first, last] = deadlines.equal_range(entry.started + entry.spec.timeout);
-      deadlines.erase(std::find_if(first, last, [&](const auto& item) { return item.second == &entry; }));
-      entry.datagram.reset();  // epoll forgets it with its close
-      return;
+      forget_socket(entry, entry.datagram->fd());
+      entry.datagram.reset();
+    } else if (entry.easy != nullptr) {
+      curl_multi_remove_handle(multi, entry.easy);
+      spare.push_back(std::exchange(entry.easy, nullptr));
+      curl_slist_free_all(std::exchange(entry.headers, nullptr));
+      curl_slist_free_all(std::exchange(entry.connect_to, nullptr));
+    } else {
+      forget_socket(entry, entry.fd);
     }
-    curl_multi_remove_handle(multi, entry.easy);
-    spare.push_back(entry.easy);
-    curl_slist_free_all(std::exchange(entry.headers, nullptr));
-    curl_slist_free_all(std::exchange(entry.connect_to, nullptr));
-    entry.easy = nullptr;
+    if (entry.fd >= 0) close(std::exchange(entry.fd, -1));
   }
 
   static ProbeResult judge(const Entry& entry, CURLcode code) {
@@ -366,27 +424,19 @@ struct Prober::Impl {
     long status = 0;
     curl_easy_getinfo(entry.easy, CURLINFO_RESPONSE_CODE, &status);
     // A status line is the answer, whatever becomes of the body.
-    const bool http = spec.protocol != ProbeProtocol::tcp;
     long version = 0;
     curl_easy_getinfo(entry.easy, CURLINFO_HTTP_VERSION, &version);
-    if (http && spec.http2 && status != 0 && version != CURL_HTTP_VERSION_2_0)
+    if (spec.http2 && status != 0 && version != CURL_HTTP_VERSION_2_0)
       return {ProbeVerdict::failed, "the answer is not HTTP/2", {}};
-    if (http && status != 0 && code != CURLE_OPERATION_TIMEDOUT) {
+    if (status != 0 && code != CURLE_OPERATION_TIMEDOUT) {
       const std::string said = "HTTP " + std::to_string(status);
       if (status_matches(spec.matcher, status)) return {ProbeVerdict::ok, said, {}};
       return {ProbeVerdict::response_code_mismatch, said + " not in " + spec.matcher, {}};
     }
-    if (code == CURLE_OK) {
-      if (spec.protocol == ProbeProtocol::tcp) return {ProbeVerdict::ok, "connected", {}};
-      return {ProbeVerdict::failed, "no HTTP status in the answer", {}};
-    }
+    if (code == CURLE_OK) return {ProbeVerdict::failed, "no HTTP status in the answer", {}};
     if (code == CURLE_OPERATION_TIMEDOUT) return no_answer(spec);
-    long os_error = 0;
-    curl_easy_getinfo(entry.easy, CURLINFO_OS_ERRNO, &os_error);
-    if (os_error == ETIMEDOUT) return {ProbeVerdict::timeout, "connect: " + std::string(std::strerror(ETIMEDOUT)), {}};
-    if (code == CURLE_COULDNT_CONNECT && os_error != 0)  // of anything else it is what connect() left behind
-      return {ProbeVerdict::failed, "connect: " + std::string(std::strerror(static_cast<int>(os_error))), {}};
-    return {ProbeVerdict::failed, curl_easy_strerror(code), {}};
+    const bool own = code == CURLE_OUT_OF_MEMORY || code == CURLE_FAILED_INIT;
+    return {own ? ProbeVerdict::not_asked : ProbeVerdict::failed, curl_easy_strerror(code), {}};
   }
 
   void report(const Entry& entry, ProbeResult result) const {
@@ -395,27 +445,38 @@ struct Prober::Impl {
   }
 
   OnResult on_result;
+  ProbeTunnels* tunnels;
   int epoll_fd = -1;
   int wake_fd = -1;
   CURLM* multi = nullptr;
   std::map<ProbeSpec, std::unique_ptr<Entry>> entries;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> queue;
   std::vector<CURL*> spare;
-  std::unordered_map<int, Entry*> datagrams;           // in flight, by descriptor
-  std::multimap<Clock::time_point, Entry*> deadlines;  // of `datagrams`
+  std::unordered_map<int, Entry*> sockets;             // in flight and not libcurl's, by descriptor
+  std::multimap<Clock::time_point, Entry*> deadlines;  // of `sockets`
+  std::uint32_t next_number = 0;
   std::size_t in_flight = 0;
   std::uint64_t round = 0;
   std::optional<Clock::time_point> curl_due;
   std::mt19937_64 random{std::random_device{}()};
 
-  std::mutex mutex;  // guards the two below
+  std::mutex mutex;  // guards the three below
   std::optional<std::vector<ProbeSpec>> ordered;
+  std::vector<ProbeSpec> hastened;
   bool stopping = false;
   std::thread thread;  // last: starts when all above is ready
 };
 
-Prober::Prober(OnResult on_result) : impl_(std::make_unique<Impl>(std::move(on_result))) {}
+Prober::Prober(OnResult on_result, ProbeTunnels* tunnels) : impl_(std::make_unique<Impl>(std::move(on_result), tunnels)) {}
 Prober::~Prober() = default;
+
+void Prober::hasten(const std::vector<ProbeSpec>& specs) {
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->hastened.insert(impl_->hastened.end(), specs.begin(), specs.end());
+  }
+  impl_->wake();
+}
 
 void Prober::set_probes(std::vector<ProbeSpec> specs) {
   {

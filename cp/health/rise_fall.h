@@ -15,7 +15,8 @@
 
 namespace lb::cp {
 
-enum class ProbeVerdict : std::uint8_t { ok, failed, timeout, response_code_mismatch };
+// not_asked: this host could not ask (no descriptor, no permission, …), which says nothing of the target; it is not counted.
+enum class ProbeVerdict : std::uint8_t { ok, failed, timeout, response_code_mismatch, not_asked };
 
 // The reason a failing verdict gives a target; none for ok.
 StateReason reason_of(ProbeVerdict verdict);

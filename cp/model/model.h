@@ -76,6 +76,7 @@ struct HealthCheck {
   std::string expect;                        // UDP, as written: what an answer begins with
   std::uint32_t removal_limit_percent = 10;  // of a group's targets that may time out within 10 s; 100: no limit
   bool flap_damping = true;
+  bool through_tunnel = false;  // to the VIP on the target, in the group's tunnel
   bool operator==(const HealthCheck&) const = default;
 };
 
@@ -119,6 +120,21 @@ struct TargetGroup {
   std::vector<Target> targets;
   bool operator==(const TargetGroup&) const = default;
 };
+
+// How a probe through the tunnel goes.
+struct TunnelledProbe {
+  abi::ForwardingMode mode = abi::ForwardingMode::ipip;  // l2dsr, ipip, gue or gre
+  abi::IpAddress vip;
+  std::uint16_t gue_port = abi::kGuePort;
+  bool gue_ipv6_zero_checksum = false;
+  std::optional<std::uint32_t> gre_key;
+  friend auto operator<=>(const TunnelledProbe&, const TunnelledProbe&) = default;
+};
+
+// Whether answers of targets come through lb, so that it sees both sides of a flow.
+[[nodiscard]] constexpr bool sees_replies(abi::ForwardingMode mode) {
+  return mode == abi::ForwardingMode::nat;
+}
 
 struct StaticNeighbour {
   abi::IpAddress address;

@@ -85,13 +85,8 @@ TargetDecision in_rotation(TargetState state, StateReason reason, const TargetGr
   return {state, reason, target.weight, TrackedFlows::keep, ramp};
 }
 
-TargetDecision decide_target(const TargetGroup& group, const GroupFacts& facts, const GroupDecision& decided,
-                             const TargetFacts& target, Moment& moment) {
-  if (target.invalid) return {TargetState::unused, StateReason::invalid_target, 0, TrackedFlows::rehash};
-  if (target.leaving) return decide_leaving(group, decided.fail_open, target, moment);
-  if (!facts.in_use) return {TargetState::unused, StateReason::not_in_use, 0, TrackedFlows::keep};
-  if (!target.probed)
-    return in_rotation(TargetState::unavailable, StateReason::health_check_disabled, group, false, target, moment);
+TargetDecision decide_by_health(const TargetGroup& group, const GroupDecision& decided, const TargetFacts& target,
+                                Moment& moment) {
   switch (target.health) {
     case Health::healthy:
       return in_rotation(TargetState::healthy, StateReason::none, group, decided.fail_open, target, moment);
@@ -101,6 +96,21 @@ TargetDecision decide_target(const TargetGroup& group, const GroupFacts& facts, 
   const StateReason reason =
       target.failure == StateReason::none ? StateReason::registration_in_progress : StateReason::initial_health_checking;
   return {TargetState::initial, reason, decided.fail_open ? target.weight : 0, TrackedFlows::keep};
+}
+
+TargetDecision decide_target(const TargetGroup& group, const GroupFacts& facts, const GroupDecision& decided,
+                             const TargetFacts& target, Moment& moment) {
+  if (target.invalid) return {TargetState::unused, StateReason::invalid_target, 0, TrackedFlows::rehash};
+  if (target.leaving) return decide_leaving(group, decided.fail_open, target, moment);
+  if (!facts.in_use) return {TargetState::unused, StateReason::not_in_use, 0, TrackedFlows::keep};
+  if (!target.probed)
+    return in_rotation(TargetState::unavailable, StateReason::health_check_disabled, group, false, target, moment);
+  TargetDecision decision = decide_by_health(group, decided, target, moment);
+  if (target.not_asked && target.health != Health::unhealthy) {
+    decision.state = TargetState::unavailable;
+    decision.reason = StateReason::internal_error;
+  }
+  return decision;
 }
 
 }  // namespace

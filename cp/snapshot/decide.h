@@ -6,6 +6,7 @@
 //                                  Tracked flows: keep; after the delay left, reset or re-hashed as configured.
 //   nobody's group                 unused/NotInUse
 //   no probes                      unavailable/HealthCheckDisabled, in rotation
+//   no probe can be made           unavailable/InternalError instead of healthy or initial: all else as if it still were
 //   initial                        no new flows unless the group is fail-open
 //   healthy                        in rotation; with a share that grows while it is in slow start
 //   unhealthy                      no new flows unless fail-open. Tracked flows: reset one probe interval later (TCP with
@@ -36,6 +37,7 @@ struct TargetFacts {
   std::uint32_t weight = 1;  // configured
   Health health = Health::initial;
   StateReason failure = StateReason::none;   // of the last failed probe; none: no probe has come back yet
+  bool not_asked = false;                    // lb could not make its last probe
   bool probed = true;                        // false: its group checks nothing
   bool invalid = false;                      // its address is lb's own or a VIP
   bool leaving = false;                      // drained by the operator or removed

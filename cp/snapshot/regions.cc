@@ -61,6 +61,8 @@ tl::expected<std::shared_ptr<const StatsRegion>, std::string> StatsRegion::map(i
       !inside(header.listeners_offset, workers * header.listener_capacity, sizeof(abi::ListenerStats), sizeof header,
               header.size_bytes) ||
       !inside(header.target_flows_offset, workers * header.target_capacity, sizeof(std::uint32_t), sizeof header,
+              header.size_bytes) ||
+      !inside(header.target_troubles_offset, workers * header.target_capacity, sizeof(std::uint32_t), sizeof header,
               header.size_bytes)) {
     return refuse("stats region", "a table leaves it");
   }
@@ -70,6 +72,8 @@ tl::expected<std::shared_ptr<const StatsRegion>, std::string> StatsRegion::map(i
                         workers * header.listener_capacity};
   region->target_flows_ = {reinterpret_cast<const std::uint32_t*>(base + header.target_flows_offset),
                            workers * header.target_capacity};
+  region->target_troubles_ = {reinterpret_cast<const std::uint32_t*>(base + header.target_troubles_offset),
+                              workers * header.target_capacity};
   return region;
 }
 

@@ -37,6 +37,10 @@ class StatsRegion {
   [[nodiscard]] std::span<const std::uint32_t> target_flows(std::uint32_t worker) const {
     return target_flows_.subspan(std::size_t{worker} * header_.target_capacity, header_.target_capacity);
   }
+  // What that worker saw of targets that refuse or do not answer, by target id; wraps.
+  [[nodiscard]] std::span<const std::uint32_t> target_troubles(std::uint32_t worker) const {
+    return target_troubles_.subspan(std::size_t{worker} * header_.target_capacity, header_.target_capacity);
+  }
 
  private:
   StatsRegion() = default;
@@ -45,6 +49,7 @@ class StatsRegion {
   std::span<const abi::WorkerStats> workers_;
   std::span<const abi::ListenerStats> listeners_;
   std::span<const std::uint32_t> target_flows_;
+  std::span<const std::uint32_t> target_troubles_;
 };
 
 // The flow tables of all workers, for `why`. Readers go through FlowTable::peek. Writer: lb-dp.

@@ -47,6 +47,7 @@ TargetFacts facts_of(const GroupRecord& group, const TargetRecord& target, bool 
   return {.weight = target.weight,
           .health = target.health,
           .failure = target.failure,
+          .not_asked = target.not_asked,
           .probed = group.config.health_check.protocol != ProbeProtocol::none,
           .invalid = target.local || is_vip,
           .leaving = leaving(target),
@@ -250,6 +251,7 @@ bool Roster::set_health(const TargetKey& key, Health health, StateReason failure
   if (at == group->second.targets.end()) return false;
   TargetRecord& target = at->second;
   target.status.detail = detail;
+  group->second.dirty |= std::exchange(target.not_asked, false);
   if (target.health == health && (target.failure == failure || health == Health::healthy)) return true;
   if (health == Health::unhealthy && target.health != Health::unhealthy) target.unhealthy_since_unix_ms = now_unix_ms;
   if (health == Health::healthy) {
@@ -260,6 +262,17 @@ bool Roster::set_health(const TargetKey& key, Health health, StateReason failure
   }
   target.health = health;
   target.failure = health == Health::healthy ? StateReason::none : failure;
+  group->second.dirty = true;
+  return true;
+}
+
+bool Roster::set_not_asked(const TargetKey& key, const std::string& detail) {
+  const auto group = groups_.find(key.group);
+  if (group == groups_.end()) return false;
+  const auto at = group->second.targets.find(key);
+  if (at == group->second.targets.end()) return false;
+  at->second.status.detail = detail;
+  if (std::exchange(at->second.not_asked, true)) return false;
   group->second.dirty = true;
   return true;
 }

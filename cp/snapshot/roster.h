@@ -35,6 +35,7 @@ struct TargetRecord {
   TargetStatus status;
   Health health = Health::initial;
   StateReason failure = StateReason::none;  // of the last failed probe
+  bool not_asked = false;                   // its last probe could not be made here; not saved
   std::int64_t unhealthy_since_unix_ms = 0;
   bool joined_late = false;            // registered while others of its group served: it has a slow start before it
   std::int64_t ramp_from_unix_ms = 0;  // its slow start began then; 0: none
@@ -92,6 +93,8 @@ class Roster {
   // What probes say of a target. `failure` is the reason of the last failure. Returns false if there is no such target.
   bool set_health(const TargetKey& key, Health health, StateReason failure, const std::string& detail,
                   std::int64_t now_unix_ms);
+  // Its last probe could not be made. Returns whether that is new.
+  bool set_not_asked(const TargetKey& key, const std::string& detail);
   // Drains or undrains the targets at address:port, in one group or all. Error: no such target.
   tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
                                                           const std::optional<std::string>& group, bool drain,

@@ -135,4 +135,12 @@ std::optional<std::uint64_t> StatsReader::target_flows(std::uint32_t target_id) 
   return sum;
 }
 
+std::uint32_t StatsReader::target_troubles(std::uint32_t target_id) const {
+  std::uint32_t sum = 0;
+  for (const WorkerView& worker : view_.workers) {
+    if (attached_ && target_id < worker.target_troubles.size()) sum += load(worker.target_troubles[target_id]);
+  }
+  return sum;
+}
+
 }  // namespace lb::cp

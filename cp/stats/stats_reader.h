@@ -23,8 +23,9 @@ namespace lb::cp {
 // One worker's part of the stats region, checked by who mapped it.
 struct WorkerView {
   const abi::WorkerStats* stats = nullptr;
-  std::span<const abi::ListenerStats> listeners;  // by counter index
-  std::span<const std::uint32_t> target_flows;    // by target id
+  std::span<const abi::ListenerStats> listeners;   // by counter index
+  std::span<const std::uint32_t> target_flows;     // by target id
+  std::span<const std::uint32_t> target_troubles;  // by target id
 };
 
 struct StatsView {
@@ -48,13 +49,16 @@ class StatsReader {
   [[nodiscard]] ListenerCounters listener(std::uint32_t counter_index) const;
   // A counter index has got a new owner: its count begins at zero.
   void start_listener(std::uint32_t counter_index);
-  // Entries that name a target, all workers. nullopt: lb-dp is away, or does not know the id.
   // What start_listener() has remembered of the present lb-dp, by counter index: kept across a restart of lb-cp.
   [[nodiscard]] std::vector<ListenerCounters> listener_starts() const;
   [[nodiscard]] std::uint64_t instance() const { return instance_; }
   // Before attach(). They hold if that lb-dp, `instance`, still runs: another one has begun to count anew.
   void restore_listener_starts(std::uint64_t instance, std::vector<ListenerCounters> starts);
+  // Entries that name a target, all workers. nullopt: lb-dp is away, or does not know the id.
   [[nodiscard]] std::optional<std::uint64_t> target_flows(std::uint32_t target_id) const;
+  // Troubles that workers have seen of a target (dp/abi/counters.h); to be compared for equality alone. 0 while lb-dp is
+  // away.
+  [[nodiscard]] std::uint32_t target_troubles(std::uint32_t target_id) const;
 
  private:
   [[nodiscard]] ListenerCounters raw_listener(std::uint32_t counter_index) const;

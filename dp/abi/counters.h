@@ -168,7 +168,10 @@ struct alignas(kCacheLineBytes) WorkerStats {
 
 // The stats region: a memfd made by lb-dp, handed read-only to lb-cp.
 //   header | WorkerStats[workers] | ListenerStats[workers][listener_capacity] | u32 target_flows[workers][target_capacity]
+//          | u32 target_troubles[workers][target_capacity]
 // target_flows counts the entries that name each target: what drain waits for, and what tells that an id may be reused.
+// target_troubles counts, where replies come through lb, connections that the target reset and SYNs that had to be sent
+// again; it wraps. What lb-cp makes of it: it probes sooner.
 struct alignas(kCacheLineBytes) StatsRegionHeader {
   std::uint64_t magic = 0;
   std::uint32_t version = 0;
@@ -181,7 +184,8 @@ struct alignas(kCacheLineBytes) StatsRegionHeader {
   std::uint64_t listeners_offset = 0;
   std::uint64_t target_flows_offset = 0;
   std::uint64_t tsc_hz = 0;
-  std::uint64_t reserved[6] = {};
+  std::uint64_t target_troubles_offset = 0;
+  std::uint64_t reserved[5] = {};
 };
 inline constexpr std::uint64_t kStatsMagic = 0x31307473626c0000;
 

@@ -109,7 +109,8 @@ constexpr std::uint64_t region_fingerprint() {
   h = size_align<StatsRegionHeader>(h);
   h = size_align<WorkerStats>(h);
   h = mix_all(h, offsetof(WorkerStats, counters), offsetof(StatsRegionHeader, workers_offset),
-              offsetof(StatsRegionHeader, listeners_offset), offsetof(StatsRegionHeader, target_flows_offset));
+              offsetof(StatsRegionHeader, listeners_offset), offsetof(StatsRegionHeader, target_flows_offset),
+              offsetof(StatsRegionHeader, target_troubles_offset));
   return mix_all(h, kCounterCount, kRegionVersion);
 }
 

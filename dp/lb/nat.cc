@@ -8,6 +8,7 @@
 #include "dp/lb/gateway.h"
 #include "dp/lb/mss.h"
 #include "dp/lb/own_outer.h"
+#include "dp/lb/passive.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/rewrite.h"
 #include "dp/net/translate.h"
@@ -20,6 +21,7 @@ struct Return {
   std::uint32_t listener = abi::kNoIndex;
   std::uint32_t target = 0;
   std::uint64_t idle_ns = 0;
+  FlowState state = FlowState::empty;
   FlowSlot slot;               // of this worker's table; none if another worker has the flow
   FlowTable* owner = nullptr;  // that worker's
   Hash128 hash;
@@ -41,7 +43,7 @@ void look_up(Work& work, std::uint32_t listener, const net::FlowKey& reply, Retu
   const auto take = [&](FlowTable& table, const FlowView& view, const FlowSlot& slot) {
     if (!is_on(snapshot, view.target, reply)) return false;
     if (found.listener == abi::kNoIndex || view.idle_ns < found.idle_ns) {
-      found = {listener, view.target, view.idle_ns, slot, &table, hash, table.ways().at(key.source, view.way)};
+      found = {listener, view.target, view.idle_ns, view.state, slot, &table, hash, table.ways().at(key.source, view.way)};
     }
     return true;
   };
@@ -74,6 +76,7 @@ void update_entry(Work& work, const FlowSlot& slot, bool reset) {
 // The reply says that the flow lives, or that its target has ended it.
 void learn_from(Work& work, const Return& found, std::uint8_t tcp_flags) {
   const bool reset = (tcp_flags & net::kTcpRst) != 0;
+  if (reset) note_target_reset(work, found.target, found.state);
   if (found.slot.line != nullptr) return update_entry(work, found.slot, reset);
   const auto rings = found.owner->news();
   if ((reset || found.idle_ns >= kTellAfterNs) && work.options.worker < rings.size())

@@ -75,6 +75,8 @@ struct PipelineOptions {
   // Tracked flows by target id, one array a worker, as long as flows->state().target_count each: read, for
   // least_connections. Empty: this worker's count alone.
   std::span<const std::uint32_t* const> target_flows = {};
+  // By target id, this worker's (dp/lb/passive.h). Empty: nobody wants to know.
+  std::span<std::uint32_t> target_troubles = {};
   ExtraPackets* extra = nullptr;
   // The flow tables of all workers of this lb-dp, under one node secret; this one's is `worker`. Read only, while their
   // owners write. Empty or one: there are no others to look into.

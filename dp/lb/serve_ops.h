@@ -15,6 +15,7 @@
 #include "dp/lb/guard_security.h"
 #include "dp/lb/mss.h"
 #include "dp/lb/nat.h"
+#include "dp/lb/passive.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/work.h"
 
@@ -140,6 +141,7 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   ++count(work, abi::Counter::flow_hits);
   if (judgement.fate == Fate::forward) {
     touch(slot, work.tick);
+    note_repeated_syn(work, target, id, state, work.tcp_flags[i]);
     if (judgement.next != state) set_state(slot, judgement.next);
     if ((target.flags & abi::kTargetResolved) == 0) return drop(work, i, abi::DropReason::next_hop_unresolved);
     return send_to(work, i, target);

@@ -41,7 +41,9 @@ tl::expected<std::unique_ptr<StatsRegion>, std::string> StatsRegion::create(std:
   header.listeners_offset = header.workers_offset + sizeof(abi::WorkerStats) * workers;
   header.target_flows_offset =
       header.listeners_offset + sizeof(abi::ListenerStats) * listener_capacity * std::uint64_t{workers};
-  header.size_bytes = header.target_flows_offset + sizeof(std::uint32_t) * target_capacity * std::uint64_t{workers};
+  const std::uint64_t by_target_bytes = sizeof(std::uint32_t) * target_capacity * std::uint64_t{workers};
+  header.target_troubles_offset = header.target_flows_offset + by_target_bytes;
+  header.size_bytes = header.target_troubles_offset + by_target_bytes;
 
   const auto failed = [](const char* what) {
     return tl::unexpected(fmt::format("stats region: {}: {}", what, std::strerror(errno)));
@@ -70,9 +72,17 @@ std::span<abi::ListenerStats> StatsRegion::listeners(std::uint32_t worker) const
   return {first + std::uint64_t{worker} * header_->listener_capacity, header_->listener_capacity};
 }
 
-std::span<std::uint32_t> StatsRegion::target_flows(std::uint32_t worker) const {
-  auto* const first = reinterpret_cast<std::uint32_t*>(at(header_->target_flows_offset));
+std::span<std::uint32_t> StatsRegion::by_target(std::uint64_t offset, std::uint32_t worker) const {
+  auto* const first = reinterpret_cast<std::uint32_t*>(at(offset));
   return {first + std::uint64_t{worker} * header_->target_capacity, header_->target_capacity};
+}
+
+std::span<std::uint32_t> StatsRegion::target_flows(std::uint32_t worker) const {
+  return by_target(header_->target_flows_offset, worker);
+}
+
+std::span<std::uint32_t> StatsRegion::target_troubles(std::uint32_t worker) const {
+  return by_target(header_->target_troubles_offset, worker);
 }
 
 }  // namespace lb::worker

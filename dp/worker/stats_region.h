@@ -25,11 +25,13 @@ class StatsRegion {
   [[nodiscard]] abi::WorkerStats& worker(std::uint32_t index) const;
   [[nodiscard]] std::span<abi::ListenerStats> listeners(std::uint32_t worker) const;
   [[nodiscard]] std::span<std::uint32_t> target_flows(std::uint32_t worker) const;
+  [[nodiscard]] std::span<std::uint32_t> target_troubles(std::uint32_t worker) const;
 
   [[nodiscard]] int read_only_fd() const { return read_only_.get(); }
 
  private:
   StatsRegion() = default;
+  [[nodiscard]] std::span<std::uint32_t> by_target(std::uint64_t offset, std::uint32_t worker) const;
   [[nodiscard]] std::byte* at(std::uint64_t offset) const { return reinterpret_cast<std::byte*>(header_) + offset; }
 
   io::Fd read_only_;

@@ -36,6 +36,7 @@ Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports&
       shared_(stats.worker(index)),
       listener_stats_(stats.listeners(index)),
       target_flows_(stats.target_flows(index)),
+      target_troubles_(stats.target_troubles(index)),
       rx_tx_(ports, index, std::span(counted_.counters).first<abi::kCounterCount>(), config.punt.packets_per_second),
       millisecond_tsc_(rte_get_tsc_hz() / 1000) {
   store(shared_.lcore, config.workers[index].cpu);
@@ -51,6 +52,7 @@ void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> not
                                     .stats = &counted_,
                                     .listener_stats = listener_stats_.data(),
                                     .target_flows = all_target_flows_,
+                                    .target_troubles = target_troubles_,
                                     .extra = &rx_tx_,
                                     .tables = tables_,
                                     .worker = index_,

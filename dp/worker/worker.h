@@ -65,6 +65,7 @@ class Worker {
   abi::WorkerStats& shared_;  // what others see
   std::span<abi::ListenerStats> listener_stats_;
   std::span<std::uint32_t> target_flows_;
+  std::span<std::uint32_t> target_troubles_;
   std::vector<const std::uint32_t*> all_target_flows_;  // of every worker
   abi::WorkerStats counted_{};                          // what this worker counts on; copied to shared_ after each burst
   io::RxTx rx_tx_;

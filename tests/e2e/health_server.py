@@ -1,8 +1,9 @@
 """https ADDRESS PORT CERTIFICATE KEY: answers 200 where the client asks for the server name lb.test and 404 elsewhere, over
-TLS. udp ADDRESS PORT: answers `ping` with `pong`, and nothing else."""
+TLS. http ADDRESS PORT: answers 200 to everything. udp ADDRESS PORT: answers `ping` with `pong`, and nothing else."""
 
 import http.server
 import socket
+import socketserver
 import ssl
 import sys
 
@@ -15,6 +16,18 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.send_response(200 if known else 404)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+
+class Welcome(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    def server_bind(self):
+        socketserver.TCPServer.server_bind(self)  # without asking a name server, who is far away, for the host's name
 
 
 class NamedSocket(ssl.SSLSocket):
@@ -30,7 +43,7 @@ def https(address, port, certificate, key):
     context.load_cert_chain(certificate, key)
     context.sslsocket_class = NamedSocket
     context.sni_callback = note_name
-    server = http.server.ThreadingHTTPServer((address, port), Answer)
+    server = Server((address, port), Answer)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.serve_forever()
 
@@ -48,5 +61,7 @@ if __name__ == "__main__":
     what, where, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if what == "https":
         https(where, number, *sys.argv[4:6])
+    elif what == "http":
+        Server((where, number), Welcome).serve_forever()
     else:
         udp(where, number)

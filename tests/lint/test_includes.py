@@ -17,7 +17,7 @@ ALLOWED = {
     "cp/model": ["dp/abi/types.h", "tl/expected.hpp"],
     "cp/config": ["cp/model", "dp/abi/types.h", "proto/", "google/protobuf/", "yaml.h", "tl/expected.hpp"],
     "cp/health": ["cp/model", "dp/abi/types.h", "dp/net", "curl/", "tl/expected.hpp"],
-    "cp/net": ["cp/model", "dp/abi/types.h", "libmnl/", "tl/expected.hpp"],
+    "cp/net": ["cp/model", "dp/abi/types.h", "bpf/", "libmnl/", "tl/expected.hpp"],
     "cp/snapshot": ["cp/model", "dp/abi", "dp/base", "tl/expected.hpp", "asio/"],
     "cp/stats": ["cp/model", "dp/abi", "dp/base", "prometheus/", "tl/expected.hpp"],
     "cp/explain": ["cp/model", "cp/config", "cp/snapshot", "dp/abi", "dp/base", "dp/net", "dp/lb", "tl/expected.hpp"],

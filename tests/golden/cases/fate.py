@@ -75,6 +75,17 @@ case("drain", "a target removed from the configuration drains like any other", c
      packets=timeline((0, SYN), (1, ACK), (6, DATA), (6, NEW)),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(BLUE, DATA, "hit"), to(GREEN, NEW, "new")])
 
+REMOVED = {"config": pair(**TERMINATE), "files": {"green.yaml": config([listener()], [group(targets=[GREEN], attributes=TERMINATE)])},
+           "events": [{"at": 5, "apply": "green.yaml"}]}
+case("drain", "a source port used again never reaches a removed target, whether its old flow was closed or not", **REMOVED,
+     packets=timeline((0, SYN), (1, ACK), (0, NEW), (2, tcp("FA", sport=41000, seq=1006, ack=501)), (6, NEW), (66, SYN), (67, ACK)),
+     expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(BLUE, NEW, "new"), to(BLUE, tcp("FA", sport=41000, seq=1006, ack=501), "hit"),
+             to(GREEN, NEW, "new"), to(GREEN, SYN, "new"), to(GREEN, ACK, "hit")])
+STICKY = {"stickiness.enabled": True, "stickiness.type": "source_ip"}
+case("drain", "a sticky client's new flows leave its draining target together, and its tracked ones stay", **drained(5, **DELAY, **STICKY),
+     packets=timeline((0, SYN), (1, ACK), (6, NEW), (6, tcp("S", sport=42000)), (7, DATA)),
+     expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(GREEN, NEW, "new"), to(GREEN, tcp("S", sport=42000), "new"), to(BLUE, DATA, "hit")])
+
 # ---- unhealthy targets ----
 
 EVERY_10 = {"health_check": {"protocol": "TCP", "interval": 10}}

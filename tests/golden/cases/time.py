@@ -107,6 +107,12 @@ case("change", "a listener given to another group keeps its tracked flows",
      **changed(config([listener(groups=["blue"])], BLUE_GREEN), config([listener(groups=["green"])], BLUE_GREEN)),
      packets=timeline((0, SYN), (6, ACK), (7, tcp(sport=9))),
      expect=[to(BLUE, SYN, "new"), to(BLUE, ACK, "hit"), to(GREEN, tcp(sport=9), "new")])
+case("change", "weights of a listener's groups are switched from blue to green and no tracked flow moves",
+     **changed(config([listener(groups=[("blue", 1), ("green", 0)])], BLUE_GREEN), config([listener(groups=[("blue", 0), ("green", 1)])], BLUE_GREEN)),
+     packets=timeline(*((n / 100, tcp(sport=20000 + n)) for n in range(20)), *((6 + n / 100, tcp("A", sport=20000 + n)) for n in range(20)),
+                      (7, tcp(sport=9))),
+     expect=[to(BLUE, tcp(sport=20000 + n), "new") for n in range(20)] + [to(BLUE, tcp("A", sport=20000 + n), "hit") for n in range(20)] +
+     [to(GREEN, tcp(sport=9), "new")])
 CHECKED_ON_80 = [group(health_check={"port": 80})]
 TWO = config([listener(), listener("web-81", port=81)], CHECKED_ON_80)
 case("change", "a removed listener serves its tracked flows and no others",

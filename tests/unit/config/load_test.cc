@@ -479,6 +479,8 @@ TEST(Load, HealthChecksOfEveryProtocol) {
   EXPECT_EQ(unescape(udp.send), std::string("a\0\n", 3));
   EXPECT_EQ(udp.expect, "ok");
   EXPECT_EQ(check_of("{protocol: ICMP, removal_limit: 50, flap_damping: false}").removal_limit_percent, 50U);
+  EXPECT_FALSE(check_of("{through: direct}").through_tunnel);
+  EXPECT_TRUE(check_of("{through: tunnel}").through_tunnel);
 }
 
 TEST(Load, AttributesThatContradictEachOtherAreRefused) {

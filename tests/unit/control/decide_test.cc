@@ -149,6 +149,18 @@ TEST(Decide, TargetsWithoutHealthCheckAreUnavailableButInRotation) {
   EXPECT_FALSE(decide(tcp_group(), {}, std::vector{unprobed}, kNow).fail_open);
 }
 
+TEST(Decide, TargetThatCannotBeProbedKeepsWhatItHad) {
+  TargetFacts serves = healthy();
+  serves.not_asked = true;
+  const TargetFacts fresh{.not_asked = true};
+  const GroupDecision decided = decide(tcp_group(), {}, std::vector<TargetFacts>{serves, fresh}, kNow);
+  EXPECT_FALSE(decided.fail_open);
+  EXPECT_EQ(decided.targets[0],
+            (TargetDecision{TargetState::unavailable, StateReason::internal_error, 1, TrackedFlows::keep}));
+  EXPECT_EQ(decided.targets[1],
+            (TargetDecision{TargetState::unavailable, StateReason::internal_error, 0, TrackedFlows::keep}));
+}
+
 TEST(Decide, GroupWithoutListenerIsUnused) {
   const std::vector<TargetFacts> targets{unhealthy()};
   const GroupDecision decided = decide(tcp_group(), {.in_use = false}, targets, kNow);

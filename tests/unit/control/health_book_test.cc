@@ -169,5 +169,64 @@ TEST(HealthBook, EchoProbesAreSharedWhateverThePort) {
   EXPECT_EQ(world.apply(config).size(), 1U);
 }
 
+TEST(HealthBook, TargetsInTroubleAreProbedSoonerWhereTheirAnswersComeThroughLb) {
+  World world;
+  Config config = two_groups(2);
+  config.groups[0].mode = abi::ForwardingMode::nat;
+  config.groups[0].health_check.path = "/blue";
+  config.groups[0].health_check.protocol = ProbeProtocol::http;
+  world.apply(config);
+  world.roster.settle(kNow, [](std::uint32_t) { return 0; });
+  std::map<std::uint32_t, std::uint32_t> troubles;
+  const auto troubled = [&] { return world.book.troubled([&](std::uint32_t id) { return troubles[id]; }); };
+  const auto id_of = [&](const char* group, int n) { return world.roster.find({group, address(n), 80})->status.id; };
+  troubles[id_of("blue", 1)] = 7;  // before lb-cp began to look
+  EXPECT_TRUE(troubled().empty());
+  EXPECT_TRUE(troubled().empty());
+  troubles[id_of("blue", 2)] = 1;
+  troubles[id_of("green", 1)] = 1;  // one-way mode: nothing counts there
+  const auto specs = troubled();
+  ASSERT_EQ(specs.size(), 1U);
+  EXPECT_EQ(specs[0].address, address(2));
+  EXPECT_EQ(specs[0].path, "/blue");
+  EXPECT_TRUE(troubled().empty());
+  world.apply(config);  // a new plan forgets nothing
+  EXPECT_TRUE(troubled().empty());
+  troubles[id_of("blue", 1)] = 8;
+  EXPECT_EQ(troubled().size(), 1U);
+}
+
+TEST(HealthBook, TroublesAloneChangeNoHealth) {
+  World world;
+  Config config = two_groups(1);
+  config.groups[0].mode = abi::ForwardingMode::nat;
+  const auto specs = world.apply(config);
+  world.take(specs[0], ProbeVerdict::ok);
+  for (std::uint32_t n = 0; n < 100; ++n) world.book.troubled([&](std::uint32_t) { return n; });
+  EXPECT_EQ(world.health("blue", 1), Health::healthy);
+}
+
+TEST(HealthBook, ProbeThatCannotBeMadeMakesItsTargetsUnavailableUntilTheNextOne) {
+  World world;
+  const ProbeSpec spec = world.apply(two_groups(1))[0];
+  const auto settle = [&] { world.roster.settle(kNow, [](std::uint32_t) { return 0; }); };
+  const auto status = [&] { return world.roster.find({"blue", address(1), 80})->status; };
+  world.take(spec, ProbeVerdict::ok);
+  settle();
+  EXPECT_TRUE(world.take(spec, ProbeVerdict::not_asked));
+  settle();
+  EXPECT_EQ(status().state, abi::TargetState::unavailable);
+  EXPECT_EQ(status().reason, StateReason::internal_error);
+  EXPECT_EQ(status().detail, "words");
+  EXPECT_FALSE(world.take(spec, ProbeVerdict::not_asked));
+  EXPECT_TRUE(world.take(spec, ProbeVerdict::ok));
+  settle();
+  EXPECT_EQ(status().state, abi::TargetState::healthy);
+  for (int i = 0; i < 2; ++i) world.take(spec, ProbeVerdict::failed);
+  world.take(spec, ProbeVerdict::not_asked);
+  settle();
+  EXPECT_EQ(status().state, abi::TargetState::unhealthy);  // what is known stays
+}
+
 }  // namespace
 }  // namespace lb::cp

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -235,6 +236,42 @@ TEST(Prober, ReplacedSetIsProbedAndTheOldOneNoMore) {
   const int before = seen[first.port()];
   ASSERT_TRUE(changed.wait_for(lock, 20s, [&] { return seen[second.port()] >= 4; }));
   EXPECT_EQ(seen[first.port()], before);
+}
+
+TEST(Prober, HastenedProbeComesAtOnceAndTheNextAnIntervalLater) {
+  Server server("");
+  Results results;
+  Prober prober([&](const ProbeSpec& s, const ProbeResult& r) { results.add(s, r); });
+  ProbeSpec spec = spec_for(ProbeProtocol::tcp, server.port());
+  spec.interval = 300s;
+  spec.timeout = 5s;
+  ProbeSpec unknown = spec;
+  unknown.port = 1;
+  prober.set_probes({spec});
+  for (int i = 0; i < 3; ++i) {
+    prober.hasten({unknown, spec});
+    EXPECT_EQ(results.next().verdict, ProbeVerdict::ok);
+  }
+  prober.set_probes({});
+  prober.hasten({spec});
+}
+
+TEST(Prober, WhatThisHostCannotAskIsNoVerdictOnTheTarget) {
+  Server server("");
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  for (const auto protocol : {ProbeProtocol::tcp, ProbeProtocol::http, ProbeProtocol::udp}) {
+    Results results;
+    Prober prober([&](const ProbeSpec& s, const ProbeResult& r) { results.add(s, r); });
+    rlimit none = before;
+    none.rlim_cur = 3;  // below what is open: not one more
+    setrlimit(RLIMIT_NOFILE, &none);
+    prober.set_probes({spec_for(protocol, server.port())});
+    const ProbeResult result = results.next();
+    setrlimit(RLIMIT_NOFILE, &before);
+    EXPECT_EQ(result.verdict, ProbeVerdict::not_asked);
+    EXPECT_NE(result.text.find("Too many open files"), std::string::npos) << result.text;
+  }
 }
 
 TEST(Prober, TenThousandTargetsAreAllProbed) {

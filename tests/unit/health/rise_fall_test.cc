@@ -53,11 +53,23 @@ TEST(RiseFall, HeldChangeHappensAtTheNextFailureThatIsNotHeld) {
   EXPECT_EQ(machine.health(), Health::unhealthy);
 }
 
+TEST(RiseFall, WhatCouldNotBeAskedIsNotCounted) {
+  RiseFall health;
+  EXPECT_FALSE(health.observe(ProbeVerdict::not_asked, 5, 2));
+  EXPECT_EQ(health.health(), Health::initial);
+  health.observe(ProbeVerdict::ok, 5, 2);
+  health.observe(ProbeVerdict::failed, 5, 2);
+  health.observe(ProbeVerdict::not_asked, 5, 2);
+  EXPECT_EQ(health.health(), Health::healthy);
+  EXPECT_TRUE(health.observe(ProbeVerdict::failed, 5, 2));
+}
+
 TEST(RiseFall, EachFailureHasItsReason) {
   EXPECT_EQ(reason_of(ProbeVerdict::ok), StateReason::none);
   EXPECT_EQ(reason_of(ProbeVerdict::failed), StateReason::failed_health_checks);
   EXPECT_EQ(reason_of(ProbeVerdict::timeout), StateReason::timeout);
   EXPECT_EQ(reason_of(ProbeVerdict::response_code_mismatch), StateReason::response_code_mismatch);
+  EXPECT_EQ(reason_of(ProbeVerdict::not_asked), StateReason::internal_error);
 }
 
 }  // namespace

@@ -149,6 +149,7 @@ TEST(StatsRegionTest, BlocksOfWorkersDoNotOverlapAndTheHeaderSaysWhereTheyAre) {
   for (std::uint32_t w = 0; w < 2; ++w) {
     for (auto& listener : region.listeners(w)) listener.packets = 10 + w;
     for (auto& flows : region.target_flows(w)) flows = 20 + w;
+    for (auto& troubles : region.target_troubles(w)) troubles = 30 + w;
   }
   struct stat info {};
   ASSERT_EQ(::fstat(region.read_only_fd(), &info), 0);
@@ -165,12 +166,15 @@ TEST(StatsRegionTest, BlocksOfWorkersDoNotOverlapAndTheHeaderSaysWhereTheyAre) {
   const auto* workers = reinterpret_cast<const abi::WorkerStats*>(bytes + header.workers_offset);
   const auto* listeners = reinterpret_cast<const abi::ListenerStats*>(bytes + header.listeners_offset);
   const auto* flows = reinterpret_cast<const std::uint32_t*>(bytes + header.target_flows_offset);
+  const auto* troubles = reinterpret_cast<const std::uint32_t*>(bytes + header.target_troubles_offset);
   for (std::uint32_t w = 0; w < 2; ++w) {
     EXPECT_EQ(workers[w].heartbeat, w + 1);
     EXPECT_EQ(listeners[w * header.listener_capacity].packets, 10 + w);
     EXPECT_EQ(listeners[w * header.listener_capacity + header.listener_capacity - 1].packets, 10 + w);
     EXPECT_EQ(flows[w * header.target_capacity], 20 + w);
     EXPECT_EQ(flows[w * header.target_capacity + header.target_capacity - 1], 20 + w);
+    EXPECT_EQ(troubles[w * header.target_capacity], 30 + w);
+    EXPECT_EQ(troubles[w * header.target_capacity + header.target_capacity - 1], 30 + w);
   }
   ::munmap(address, size);
   EXPECT_EQ(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, region.read_only_fd(), 0), MAP_FAILED);

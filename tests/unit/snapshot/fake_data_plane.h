@@ -38,7 +38,8 @@ inline abi::StatsRegionHeader stats_header(std::uint32_t workers) {
   header.workers_offset = sizeof header;
   header.listeners_offset = header.workers_offset + workers * sizeof(abi::WorkerStats);
   header.target_flows_offset = header.listeners_offset + workers * 16 * sizeof(abi::ListenerStats);
-  header.size_bytes = header.target_flows_offset + workers * 32 * sizeof(std::uint32_t);
+  header.target_troubles_offset = header.target_flows_offset + workers * 32 * sizeof(std::uint32_t);
+  header.size_bytes = header.target_troubles_offset + workers * 32 * sizeof(std::uint32_t);
   return header;
 }
 

@@ -10,10 +10,13 @@ struct Instance {
   std::array<abi::WorkerStats, 2> workers{};
   std::array<std::array<abi::ListenerStats, 4>, 2> listeners{};
   std::array<std::array<std::uint32_t, 3>, 2> flows{};
+  std::array<std::array<std::uint32_t, 3>, 2> troubles{};
 
   StatsView view() {
     StatsView view;
-    for (std::size_t i = 0; i < workers.size(); ++i) view.workers.push_back({&workers[i], listeners[i], flows[i]});
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+      view.workers.push_back({&workers[i], listeners[i], flows[i], troubles[i]});
+    }
     return view;
   }
 };
@@ -85,6 +88,19 @@ TEST(StatsReader, FlowsOfATargetAreUnknownWhileTheDataPlaneIsAway) {
   EXPECT_EQ(reader.target_flows(3), std::nullopt);
   reader.detach();
   EXPECT_EQ(reader.target_flows(1), std::nullopt);
+}
+
+TEST(StatsReader, TroublesOfATargetAreThoseOfAllWorkers) {
+  Instance instance;
+  instance.troubles[0][1] = 4;
+  instance.troubles[1][1] = 5;
+  StatsReader reader;
+  EXPECT_EQ(reader.target_troubles(1), 0U);
+  reader.attach(instance.view(), 1);
+  EXPECT_EQ(reader.target_troubles(1), 9U);
+  EXPECT_EQ(reader.target_troubles(3), 0U);
+  reader.detach();
+  EXPECT_EQ(reader.target_troubles(1), 0U);
 }
 
 TEST(StatsReader, WorkerRowsShowGenerationFlowsAndLoad) {
