@@ -106,6 +106,7 @@ def test_gateway(up, case, whole_port):
         assert asked["verdict"] == "tx" and "geneve" in " ".join(asked["steps"]), asked
 
 
+@pytest.mark.cases(world.PLAIN[:1])
 def test_gateway_failover(up, case):
     """With target_failover rebalance, a connection outlives its appliance."""
     with between(up, whole_port=False, failover="rebalance"), socket_inside(up.lab, CLIENT) as connection:

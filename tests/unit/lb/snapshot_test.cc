@@ -165,10 +165,10 @@ TEST(Snapshot, RefusesEveryIndexAndEnumeratorOutOfRange) {
   REFUSED(group, target_count = 2);
   REFUSED(group, tcp_idle_timeout_s = 0);
   REFUSED(group, udp_idle_timeout_s = 100000);
-  REFUSED(group, stickiness = static_cast<abi::Stickiness>(4));
+  REFUSED(group, stickiness = static_cast<abi::Stickiness>(7));
   REFUSED(group, fail_open = 2);
   REFUSED(target, group = 2);
-  REFUSED(target, flags = 8);
+  REFUSED(target, flags = 16);
   REFUSED(target, tracked = static_cast<abi::TrackedFlows>(3));
   REFUSED(target, state = static_cast<abi::TargetState>(7));
   REFUSED(target, out_port = 2);
@@ -179,6 +179,16 @@ TEST(Snapshot, RefusesEveryIndexAndEnumeratorOutOfRange) {
   REFUSED(target, tunnel_word = 1);
 #undef REFUSED
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.vip_table.count -= 1; }).find("power of two"), std::string::npos);
+  EXPECT_NE(
+      with([](WorldBytes& b, abi::Root& r) { b.root.at<abi::Vip>(r.vips.offset).gateway = 0; }).find("vips[0]: gateway 0"),
+      std::string::npos);  // that listener is for a port
+  EXPECT_NE(
+      with([](WorldBytes& b, abi::Root& r) { b.root.at<abi::Port>(r.ports.offset).gateway = 99; }).find("ports[0]: gateway"),
+      std::string::npos);
+  EXPECT_NE(with([](WorldBytes& b, abi::Root& r) {
+              b.root.at<abi::Listener>(r.listeners.offset).protocol = 0;
+            }).find("has no ports"),
+            std::string::npos);  // but stands in the VIP table
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.targets.count = 1U << 21; }).find("at most"), std::string::npos);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.names.offset = ~0ULL << 6; }).find("leaves the root"), std::string::npos);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.hygiene = abi::kHygieneAll + 1; }).find("hygiene"), std::string::npos);
