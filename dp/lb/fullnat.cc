@@ -365,6 +365,7 @@ void note(Work& work, std::uint32_t i, const Translation& flow) {
 
 // A packet that belongs to no flow: whoever sent it is told, as a host would that has no such socket.
 void refuse_stray(Work& work, std::uint32_t i) {
+  if (net::is_bad_source(packet_of(work, i).key)) return drop(work, i, abi::DropReason::no_translation);
   refuse(work, i, abi::DropReason::no_translation);
 }
 

@@ -463,12 +463,10 @@ class SnapshotVerifier {
 
   [[nodiscard]] Check snat(const abi::TargetGroup& group, std::size_t index) const {
     const std::size_t all = out_->snat_addresses_.size();
-    if (group.first_snat > all || group.snat_count > all - group.first_snat || group.snat_count > abi::kMaxSnatAddresses) {
-      return refuse(kBounds, "groups[%zu]: snat_addresses %u with %u of %zu", index, group.first_snat, group.snat_count,
-                    all);
-    }
-    if (static_cast<std::uint8_t>(group.client_address) < abi::kClientAddressCount) return {};
-    return refuse(kBounds, "groups[%zu]: client_address %u", index, static_cast<unsigned>(group.client_address));
+    const bool inside =
+        group.first_snat <= all && group.snat_count <= std::min<std::size_t>(all - group.first_snat, abi::kMaxSnatAddresses);
+    if (inside && static_cast<std::uint8_t>(group.client_address) < abi::kClientAddressCount) return {};
+    return refuse(kBounds, "groups[%zu]: SNAT %u+%u of %zu or its use", index, group.first_snat, group.snat_count, all);
   }
 
   [[nodiscard]] Check group_targets(const abi::TargetGroup& group, std::size_t index) const {

@@ -77,6 +77,11 @@ struct PortShare {
   std::uint32_t newest = kNoSlot;
 };
 
+// The cell of a port of the share.
+inline std::uint32_t& cell_of(PortShare& share, std::uint32_t port) {
+  return share.cells[port - share.range.first];
+}
+
 // One worker's part. Owner: that worker, but where a comment says more.
 class Translations {
  public:
@@ -182,6 +187,7 @@ class SnatBook {
     std::uint32_t number = kNoSlot;
   };
 
+  static std::uint32_t first_cell(const abi::IpAddress& address) { return abi::vip_table_hash(address, 0, 0) % kCells; }
   std::uint32_t add(const abi::IpAddress& address);
 
   std::vector<Translations> tables_;
