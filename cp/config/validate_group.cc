@@ -148,6 +148,12 @@ class GroupValidator {
 
   void snat() {
     const config::Attributes& from = file_.attributes();
+    const bool preserves = group_.mode != abi::ForwardingMode::fullnat;
+    if (from.preserve_client_ip().has_enabled() && from.preserve_client_ip().enabled() != preserves) {
+      violation(".attributes.preserve_client_ip.enabled",
+                std::string("is ") + (preserves ? "true" : "false") +
+                    " in forwarding_mode: " + std::string(abi::to_string(group_.mode)));
+    }
     group_.proxy_protocol_v2 = from.proxy_protocol_v2().enabled();
     group_.client_address_option = from.client_address_option().enabled();
     if (group_.mode != abi::ForwardingMode::fullnat) {

@@ -45,6 +45,8 @@ ProbeSpec spec_of(const TargetGroup& group, const TargetKey& target, const abi::
     case ProbeProtocol::tcp:
     case ProbeProtocol::none: break;
   }
+  const bool stream = check.protocol != ProbeProtocol::udp && check.protocol != ProbeProtocol::icmp;
+  spec.proxy_v2 = group.proxy_protocol_v2 && stream;
   if (check.through_tunnel) {
     const bool gue = group.mode == abi::ForwardingMode::gue;
     spec.through = TunnelledProbe{.mode = group.mode, .vip = vip};

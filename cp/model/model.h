@@ -133,7 +133,7 @@ struct TunnelledProbe {
 
 // Whether answers of targets come through lb, so that it sees both sides of a flow.
 [[nodiscard]] constexpr bool sees_replies(abi::ForwardingMode mode) {
-  return mode == abi::ForwardingMode::nat;
+  return mode == abi::ForwardingMode::nat || mode == abi::ForwardingMode::fullnat;
 }
 
 struct StaticNeighbour {

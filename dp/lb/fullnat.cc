@@ -7,6 +7,7 @@
 #include "dp/lb/answer.h"
 #include "dp/lb/decide.h"
 #include "dp/lb/fragments.h"
+#include "dp/lb/passive.h"
 #include "dp/lb/translations.h"
 #include "dp/lb/vip_table.h"
 #include "dp/net/client_address.h"
@@ -119,6 +120,12 @@ void tell(Work& work, const Found& found, const TranslationNews& news) {
   const std::uint32_t tick = tick_of(work);
   if (found.worker == work.options.worker) return learn(book.of(found.worker), news, tick);
   if (is_news(found.flow, news, tick)) book.ring(work.options.worker, found.worker).push(news);
+}
+
+// The target has ended a flow that neither side was closing.
+void note_reset(Work& work, std::uint32_t i, const Translation& flow, std::uint8_t tcp_flags) {
+  const bool closing = flow.state == TranslationState::closed || (flow.flags & (abi::kClientFin | abi::kTargetFin)) != 0;
+  if (is_tcp(flow) && !closing && (tcp_flags & net::kTcpRst) != 0) note_trouble(work, work.burst->target[i]);
 }
 
 // ---- from the client
@@ -443,6 +450,7 @@ bool take_snat_packet(Work& work, std::uint32_t i) {
   const auto way = std::bit_cast<WayBack>(flow.way);
   if (!can_leave(work, i, packet, way, net::room_for(packet, !flow.client.is_v4()))) return true;
   note(work, i, flow);
+  note_reset(work, i, flow, packet.tcp_flags);
   std::uint8_t* frame = work.burst->data[i];
   TranslationNews news{.slot = found->slot, .snat_port = flow.snat_port, .from_target = 1, .tcp_flags = packet.tcp_flags};
   if (flow.header_bytes != 0) {

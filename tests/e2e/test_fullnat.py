@@ -83,6 +83,22 @@ def test_fullnat_client_address(fullnat, case):
         assert fullnat.lab.curl("-o", "/dev/null", "-w", "%{size_download}", url(client, port, "/big")) == str(4 << 20)
 
 
+@pytest.mark.cases(CARRIERS[:1])
+def test_fullnat_checks_begin_with_a_proxy_header(fullnat, case):
+    """nginx, which wants a PROXY header first, finds healthy whom the group tells to send one, and no one else."""
+    text = config().replace("{protocol: NONE}", f"{{protocol: HTTP, port: {PROXY}, path: /client, interval: 1, timeout: 1}}")
+    file = fullnat.lab.folder / "fullnat-checked.yaml"
+    file.write_text(text)
+    fullnat.balancer.apply(file)
+
+    def states(kind):
+        return {row["state"] for client, target in PAIRS for row in fullnat.balancer.targets(f"{kind}-{client}-{target}").values()}
+
+    wait_until("PROXY headers to be taken", lambda: states("proxy") == {"healthy"}, 20)
+    wait_until("checks without one to fail", lambda: states("web") == {"unhealthy"}, 20)
+    assert states("proxy") == {"healthy"}
+
+
 @pytest.mark.cases(CARRIERS)
 def test_fullnat_udp(fullnat, case):
     """Datagrams are answered from the VIP, a flow's all by one target."""

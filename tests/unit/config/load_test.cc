@@ -255,7 +255,8 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"table size", with_group("    table_size: 65536\n"),
             "lb.yaml:10: target_groups[0].table_size: must be a prime 7-16777213, and 65536 is none\n"},
         Bad{"mode", with_group("    forwarding_mode: dsr\n"),
-            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre | geneve | nat | fullnat, not 'dsr'\n"},
+            "lb.yaml:10: target_groups[0].forwarding_mode: must be l2dsr | ipip | gue | gre | geneve | nat | fullnat, not "
+            "'dsr'\n"},
         Bad{"gue attributes", with_group("    attributes: {gue.port: 0}\n"),
             "lb.yaml:10: target_groups[0].attributes.gue.port: must be a whole number 1-65535, not '0'\n"
             "lb.yaml:10: target_groups[0].attributes.gue: needs forwarding_mode: gue\n"},
@@ -481,6 +482,21 @@ TEST(Load, HealthChecksOfEveryProtocol) {
   EXPECT_EQ(check_of("{protocol: ICMP, removal_limit: 50, flap_damping: false}").removal_limit_percent, 50U);
   EXPECT_FALSE(check_of("{through: direct}").through_tunnel);
   EXPECT_TRUE(check_of("{through: tunnel}").through_tunnel);
+}
+
+TEST(Load, WhetherClientAddressesArePreservedIsTheModes) {
+  const auto said = [](std::string_view mode, std::string_view attributes) {
+    return told(load(replaced("    targets:\n", "    forwarding_mode: " + std::string(mode) + "\n    attributes: {" +
+                                                    std::string(attributes) + "}\n    targets:\n"),
+                     "f")
+                    .violations);
+  };
+  EXPECT_EQ(said("nat", "preserve_client_ip.enabled: true"), "");
+  EXPECT_EQ(said("fullnat", "snat.addresses: 10.0.0.9, preserve_client_ip.enabled: false"), "");
+  EXPECT_NE(said("ipip", "preserve_client_ip.enabled: false").find("attributes.preserve_client_ip.enabled: is true"),
+            std::string::npos);
+  EXPECT_NE(said("fullnat", "snat.addresses: 10.0.0.9, preserve_client_ip.enabled: true").find("is false in"),
+            std::string::npos);
 }
 
 TEST(Load, AttributesThatContradictEachOtherAreRefused) {
