@@ -205,6 +205,9 @@ Client::Result<api::DescribeReply> Client::describe(const api::DescribeRequest& 
 Client::Result<api::DrainReply> Client::drain(const api::DrainRequest& request) {
   return impl_->call(&Stub::Drain, request);
 }
+Client::Result<api::FreezeReply> Client::freeze(const api::FreezeRequest& request) {
+  return impl_->call(&Stub::Freeze, request);
+}
 Client::Result<api::DrainReply> Client::undrain(const api::DrainRequest& request) {
   return impl_->call(&Stub::Undrain, request);
 }
@@ -221,6 +224,24 @@ tl::expected<void, std::string> Client::events(const api::EventsRequest& request
 tl::expected<void, std::string> Client::watch(const api::WatchRequest& request,
                                               const std::function<bool(const api::WatchReply&)>& take) {
   return impl_->stream(&Stub::Watch, request, take);
+}
+tl::expected<void, std::string> Client::why_packets(const std::function<bool(api::PacketBatch&)>& next,
+                                                    const std::function<bool(const api::WhyBatch&)>& take) {
+  grpc::ClientContext context;
+  Impl::identify(context);
+  const auto stream = impl_->stub->WhyPackets(&context);
+  api::PacketBatch batch;
+  api::WhyBatch answers;
+  bool goes_on = true;
+  while (goes_on && next(batch)) {
+    goes_on = stream->Write(batch) && stream->Read(&answers) && take(answers);
+    batch.Clear();
+  }
+  stream->WritesDone();
+  while (stream->Read(&answers)) continue;
+  const grpc::Status status = stream->Finish();
+  if (!status.ok()) return tl::unexpected(impl_->explain(status, impl_->timeout));
+  return {};
 }
 Client::Result<api::WhyReply> Client::why(const api::WhyRequest& request) {
   return impl_->call(&Stub::Why, request);

@@ -39,7 +39,11 @@ class Client {
   Result<api::DescribeReply> describe(const api::DescribeRequest& request);
   Result<api::DrainReply> drain(const api::DrainRequest& request);
   Result<api::DrainReply> undrain(const api::DrainRequest& request);
+  Result<api::FreezeReply> freeze(const api::FreezeRequest& request);
   Result<api::WhyReply> why(const api::WhyRequest& request);
+  // `next` fills a batch, or says that there is none left; `take` gets its answers. No deadline.
+  tl::expected<void, std::string> why_packets(const std::function<bool(api::PacketBatch&)>& next,
+                                              const std::function<bool(const api::WhyBatch&)>& take);
   Result<api::PlanReply> plan(const api::PlanRequest& request);
   Result<api::FlowList> flows(const api::FlowsRequest& request);
   // Streams: `take` gets each message as it comes and says whether to go on. Where `take` ended it, or the server had no

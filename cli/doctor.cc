@@ -52,6 +52,12 @@ class Doctor {
     } else {
       add(note.empty() ? Grade::good : Grade::bad, "lb-dp", note.empty() ? "connected" : note);
     }
+    if (reply->has_freeze()) {
+      add(Grade::warning, "health",
+          "frozen since " + utc_time(reply->freeze().since_unix_ms()) +
+              (reply->freeze().note().empty() ? "" : " (" + reply->freeze().note() + ")") +
+              ": it changes no weight until lbctl unfreeze");
+    }
     epoch_ = reply->epoch();
     generation_ = reply->generation();
     return true;

@@ -205,12 +205,15 @@ void CommandLine::add_view_verbs() {
   add_watch(top);
   add_watch(verb("drops", "Show how many packets were dropped, by reason (-o wide: all reasons)", "lbctl drops --watch 2",
                  [](Session& session) { return session.drops(); }));
-  verb("why", "Show where a flow would go, and why", "lbctl why tcp 10.77.1.2 40000 192.0.2.10 80",
-       [](Session& session) { return session.why(); })
-      .add_option("FLOW", options_.flow, "PROTOCOL SOURCE SOURCE-PORT DESTINATION DESTINATION-PORT")
-      ->required()
+  CLI::App& why = verb("why", "Show where a flow, or each packet of a capture, would go, and why",
+                       "lbctl why tcp 10.77.1.2 40000 192.0.2.10 80", [](Session& session) { return session.why(); });
+  why.add_option("FLOW", options_.flow, "PROTOCOL SOURCE SOURCE-PORT DESTINATION DESTINATION-PORT")
       ->expected(5)
       ->type_name("");
+  why.add_option("--pcap", options_.file, "the packets of this capture instead, in their order")->type_name("FILE");
+  why.add_option("--generation", options_.generation,
+                 "by the configuration of then: a generation (1.9), or a number of the history")
+      ->type_name("GENERATION");
   verb("doctor", "Look at sockets, lb-dp, workers, targets and drops; exit code 1 if anything is bad", "lbctl doctor",
        [](Session& session) { return session.doctor(); });
   CLI::App& completion = verb("completion", "Print a completion script for a shell",
@@ -233,10 +236,20 @@ void CommandLine::add_drain_verbs() {
                          "lbctl drain 10.77.2.2:80 10.77.2.3:80 --group blue --wait",
                          [](Session& session) { return session.drain(true); });
   add_targets(drain);
+  drain.add_option("--deadline", options_.deadline, "how long flows may stay: 90s, 10m, 1h; default: the group's delay")
+      ->type_name("TIME");
+  one_of(drain.add_option("--then", options_.then, "what becomes of flows then: leave, reset or rehash")->type_name("FATE"),
+         {"leave", "reset", "rehash"});
   drain.add_flag("--wait", options_.wait_drained,
                  "until their flows have ended or the delay is over; tells how many are left");
   add_targets(verb("undrain", "Let drained targets take new flows again", "lbctl undrain 10.77.2.2:80",
                    [](Session& session) { return session.drain(false); }));
+  verb("freeze", "Keep health from changing any target's weight, until unfreeze", "lbctl freeze --note 'switch replaced'",
+       [](Session& session) { return session.freeze(true); })
+      .add_option("--note", options_.note, "why, for others to read")
+      ->type_name("TEXT");
+  verb("unfreeze", "Let health change weights again", "lbctl unfreeze",
+       [](Session& session) { return session.freeze(false); });
 }
 
 int CommandLine::run(const std::vector<std::string>& arguments, const Io& io) {

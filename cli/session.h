@@ -32,11 +32,15 @@ struct Options {
   std::vector<std::string> flow;   // why
   std::vector<std::string> names;  // drain, undrain
   bool wait_drained = false;
-  bool watch = false;     // events
-  std::string text;       // events: that the object has
-  std::size_t count = 0;  // events: at most, 0: all; top: rows
-  std::string listener;   // flows
-  std::string state;      // flows
+  std::string deadline;    // drain: 90, 90s, 10m, 1h
+  std::string then;        // drain
+  std::string note;        // freeze
+  std::string generation;  // why
+  bool watch = false;      // events
+  std::string text;        // events: that the object has
+  std::size_t count = 0;   // events: at most, 0: all; top: rows
+  std::string listener;    // flows
+  std::string state;       // flows
   // What changes the configuration.
   bool force = false;
   std::string if_generation;
@@ -76,8 +80,10 @@ class Session {
   int describe();
   int drain(bool drains);
   int wait_drained(const api::DrainReply& begun);
+  int freeze(bool freezes);
   int drops();
   int why();
+  int why_capture();
   int version();
 
  private:

@@ -54,6 +54,16 @@ std::string state_text(const api::TargetRow& row) {
   return row.state() + " " + age(row.drain_remaining_ms());
 }
 
+// Above what it explains; empty if health is not frozen.
+template <typename Reply>
+std::string freeze_text(const Reply& reply, const ViewOptions& options) {
+  if (!reply.has_freeze()) return "";
+  const std::string& note = reply.freeze().note();
+  const std::string line = "health is frozen since " + utc_time(reply.freeze().since_unix_ms()) +
+                           (note.empty() ? "" : " (" + printable(note) + ")") + ": lbctl unfreeze";
+  return paint(options.wide ? line + "\n" : wrap(line, kTableColumns, 0), Colour::warning, options.colours);
+}
+
 template <typename Rows>
 std::string targets_table(const Rows& rows, const ViewOptions& options) {
   std::vector<Column> columns = {{"GROUP", false, true},  {"ADDRESS"},     {"WEIGHT", true}, {"STATE"},
@@ -254,11 +264,16 @@ std::string view(const api::ListenerList& list, const ViewOptions& options) {
 }
 
 std::string view(const api::TargetGroupList& list, const ViewOptions& options) {
-  return target_groups_table(list.target_groups(), options);
+  return freeze_text(list, options) + target_groups_table(list.target_groups(), options);
 }
 
 std::string view(const api::TargetList& list, const ViewOptions& options) {
-  return targets_table(list.targets(), options);
+  return freeze_text(list, options) + targets_table(list.targets(), options);
+}
+
+std::string view(const api::FreezeReply& reply, const ViewOptions& options) {
+  if (reply.has_freeze()) return freeze_text(reply, options);
+  return reply.was_frozen() ? "health is unfrozen\n" : "health was not frozen\n";
 }
 
 std::string view(const api::DrainReply& reply, const ViewOptions& options) {
@@ -337,8 +352,8 @@ std::string view(const api::DescribeReply& reply, const ViewOptions& options) {
     facts.add("Target", reply.targets(0).address());
     for (const api::TargetRow& row : reply.targets()) {
       facts.add("In " + row.target_group(),
-                state_text(row) + (row.reason().empty() ? "" : ", " + row.reason()) +
-                    (row.detail().empty() ? "" : ": " + row.detail()),
+                state_text(row) + (row.drain_then().empty() ? "" : ", then " + row.drain_then()) +
+                    (row.reason().empty() ? "" : ", " + row.reason()) + (row.detail().empty() ? "" : ": " + row.detail()),
                 state_colour(row.state()));
       facts.add("Next hop", row.next_hop(), row.next_hop() == "unresolved" ? Colour::bad : Colour::none);
     }
@@ -351,6 +366,18 @@ std::string view(const api::DescribeReply& reply, const ViewOptions& options) {
   if (!reply.config().empty()) out += section("Configuration", reply.config());
   return out;
 }
+
+namespace {
+
+// "tx to 10.77.2.2:80 of blue, slot 17": one line of what the configuration in force says.
+std::string fate_text(const api::WhyReply& reply) {
+  std::string text = reply.verdict() + (reply.has_reason() ? ": " + reply.reason() : "");
+  if (reply.has_target()) text += " to " + reply.target() + " of " + reply.target_group();
+  if (reply.has_slot()) text += ", slot " + std::to_string(reply.slot());
+  return text + " (generation " + generation(reply.epoch(), reply.generation()) + ")";
+}
+
+}  // namespace
 
 std::string view(const api::WhyReply& reply, const ViewOptions& options) {
   Facts facts;
@@ -370,9 +397,12 @@ std::string view(const api::WhyReply& reply, const ViewOptions& options) {
                   (reply.pinned_elsewhere() ? " (the flow is pinned elsewhere)" : ""),
               reply.pinned_elsewhere() ? Colour::warning : Colour::none);
   }
+  facts.add("Guard", reply.guard(), reply.guard().starts_with("deny") ? Colour::bad : Colour::none);
   facts.add("Next hop", reply.next_hop());
   facts.add("Outer source", reply.outer_source());
-  facts.add("Generation", generation(reply.epoch(), reply.generation()));
+  facts.add("Generation", reply.has_configuration() ? "" : generation(reply.epoch(), reply.generation()));
+  facts.add("Configuration", reply.configuration());
+  if (reply.has_in_force()) facts.add("In force", fate_text(reply.in_force()), Colour::warning);
   std::string out = facts.text(options.colours);
   if (!reply.explanation().empty()) out += "\n" + wrap(reply.explanation(), kTableColumns, 0);
   if (reply.steps_size() > 0) out += "\nSteps\n";
@@ -393,6 +423,7 @@ std::string view(const api::VersionReply& reply, const ViewOptions& options) {
   facts.add("Generation", generation(reply.epoch(), reply.generation()));
   facts.add("lb-dp", reply.data_plane_connected() ? "connected" : "not connected");
   facts.add("Note", reply.data_plane_note(), Colour::warning);
+  if (reply.has_freeze()) facts.add("Health", "frozen since " + utc_time(reply.freeze().since_unix_ms()), Colour::warning);
   return facts.text(options.colours);
 }
 

@@ -20,6 +20,7 @@ std::string view(const api::TargetGroupList& list, const ViewOptions& options);
 std::string view(const api::TargetList& list, const ViewOptions& options);
 std::string view(const api::WorkerList& list, const ViewOptions& options);
 std::string view(const api::DropList& list, const ViewOptions& options);
+std::string view(const api::FreezeReply& reply, const ViewOptions& options);
 std::string view(const api::DrainReply& reply, const ViewOptions& options);
 std::string view(const api::DescribeReply& reply, const ViewOptions& options);
 std::string view(const api::WhyReply& reply, const ViewOptions& options);

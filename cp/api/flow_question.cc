@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <optional>
 
 #include "cp/api/rows.h"
@@ -11,6 +12,8 @@
 namespace lb::cp {
 
 namespace {
+
+constexpr int kMostCandidates = 20;
 
 tl::expected<std::uint8_t, BadField> read_protocol(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
@@ -57,6 +60,22 @@ tl::expected<net::FlowKey, BadField> read_flow(const api::WhyRequest& request) {
   return key;
 }
 
+tl::expected<HistoryPoint, BadField> read_point(const std::string& text) {
+  const char* const end = text.data() + text.size();
+  HistoryPoint point;
+  const auto first = std::from_chars(text.data(), end, point.number);
+  bool good = first.ec == std::errc{};
+  if (good && first.ptr != end) {
+    abi::Generation generation{point.number, 0};
+    const auto second = *first.ptr == '.' ? std::from_chars(first.ptr + 1, end, generation.n) : first;
+    good = *first.ptr == '.' && second.ec == std::errc{} && second.ptr == end;
+    point.generation = generation;
+  }
+  if (good) return point;
+  return tl::unexpected(
+      BadField{"generation", "`" + to_utf8(text) + "` is neither a generation such as 1.9 nor a number of the history"});
+}
+
 void fill_reply(api::WhyReply& reply, const explain::Context& context, const net::FlowKey& key,
                 const explain::Answer& answer) {
   reply.set_verdict(answer.verdict);
@@ -68,6 +87,14 @@ void fill_reply(api::WhyReply& reply, const explain::Context& context, const net
   if (!answer.pinned_because.empty()) reply.set_pinned_because(answer.pinned_because);
   if (!answer.next_hop.empty()) reply.set_next_hop(to_utf8(answer.next_hop));
   if (answer.outer_source) reply.set_outer_source(format_address(*answer.outer_source));
+  if (!answer.outer_header.empty()) reply.set_outer_header(answer.outer_header);
+  if (!answer.guard.empty()) reply.set_guard(to_utf8(answer.guard));
+  if (key.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp)) reply.set_protocol("TCP");
+  if (key.protocol == static_cast<std::uint8_t>(abi::Protocol::udp)) reply.set_protocol("UDP");
+  if (key.protocol != 0) {
+    reply.set_source(format_address_port(key.source, key.source_port));
+    reply.set_destination(format_address_port(key.destination, key.destination_port));
+  }
   if (answer.worker) reply.set_worker(*answer.worker);
   if (answer.entry) {
     reply.set_flow_state(to_string(answer.entry->state));
@@ -83,6 +110,15 @@ void fill_reply(api::WhyReply& reply, const explain::Context& context, const net
   if (answer.group) reply.set_target_group(std::string(snapshot.name(snapshot.groups()[*answer.group].name)));
   if (answer.target) reply.set_target(address_of(*answer.target));
   if (answer.slot_target) reply.set_slot_target(address_of(*answer.slot_target));
+  reply.set_candidate_count(static_cast<std::uint32_t>(answer.candidates.size()));
+  for (const explain::Candidate& candidate : answer.candidates) {
+    if (reply.candidates_size() == kMostCandidates) break;
+    api::Candidate& row = *reply.add_candidates();
+    row.set_target(address_of(candidate.target));
+    row.set_share(candidate.share);
+    row.set_state(std::string(abi::to_string(snapshot.targets()[candidate.target].state)));
+    row.set_weight(snapshot.targets()[candidate.target].weight);
+  }
 }
 
 }  // namespace lb::cp

@@ -4,6 +4,7 @@
 #include <string>
 #include <tl/expected.hpp>
 
+#include "cp/api/operations.h"
 #include "cp/explain/why.h"
 
 namespace lb::api {
@@ -19,6 +20,7 @@ struct BadField {
 };
 
 tl::expected<net::FlowKey, BadField> read_flow(const api::WhyRequest& request);
+tl::expected<HistoryPoint, BadField> read_point(const std::string& text);  // 1.9 or 12
 void fill_reply(api::WhyReply& reply, const explain::Context& context, const net::FlowKey& key,
                 const explain::Answer& answer);
 

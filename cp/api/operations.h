@@ -33,9 +33,21 @@ struct ApplyOptions {
   std::optional<abi::Generation> if_generation;  // refuse if a configuration came into force after this generation
 };
 
+using Drained = tl::expected<std::vector<TargetKey>, std::string>;
+
 struct ConfigText {
   ConfigRecord record;
   std::string text;  // as it was applied
+};
+
+// A configuration of the history: by its number, or the one in force at a generation.
+struct HistoryPoint {
+  std::uint64_t number = 0;  // looked at where there is no generation
+  std::optional<abi::Generation> generation;
+};
+struct ExplainedConfig {
+  explain::Context context;
+  ConfigRecord record;
 };
 
 class Operations {
@@ -58,11 +70,17 @@ class Operations {
   virtual EventsSince events_since(std::uint64_t instance, std::uint64_t sequence, std::chrono::milliseconds wait) = 0;
   // What applying a configuration would do to slots and flows. Error: the violations.
   virtual tl::expected<explain::Plan, ApplyOutcome> plan(const std::string& text, const std::string& file) = 0;
-  // Drains or undrains the targets at address:port, in one group or (nullopt) in all. Error: no such target.
-  virtual tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
-                                                                  const std::optional<std::string>& group, bool drain) = 0;
+  // Drains the targets at address:port, in one group or (nullopt) in all. Error: no such target.
+  virtual Drained drain(const AddressPort& target, const std::optional<std::string>& group, const DrainTerms& terms) = 0;
+  virtual Drained undrain(const AddressPort& target, const std::optional<std::string>& group) = 0;
+  // Frozen: what probes say is shown, but changes no target's health, and so no weight, until it is ended. Kept across
+  // restarts. What it was before.
+  virtual bool freeze_health(bool frozen, const std::string& note) = 0;
   // The snapshot in force and the workers' flow tables, for `why`.
   virtual explain::Context explain_context() = 0;
+  // The same flow tables under an earlier configuration, if it were put in force now: health is today's. Error: it is not
+  // kept.
+  virtual tl::expected<ExplainedConfig, std::string> explain_by(const HistoryPoint& point) = 0;
   // A configuration, or the part of one that is to be shown, as YAML with defaults filled in (cp/config/render).
   virtual std::string render(const Config& config) = 0;
 };

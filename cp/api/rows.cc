@@ -178,6 +178,7 @@ void fill(api::TargetRow& row, const LiveTarget& target, std::int64_t now_unix_m
                                             : "unresolved");
   row.set_since_unix_ms(static_cast<std::uint64_t>(std::max<std::int64_t>(status.since_unix_ms, 0)));
   const bool draining = status.state == abi::TargetState::draining || status.state == abi::TargetState::unhealthy_draining;
+  if (status.state == abi::TargetState::draining) row.set_drain_then(std::string(then_word(target.drain_then)));
   row.set_drain_remaining_ms(draining ? std::max<std::int64_t>(status.drain_ends_unix_ms - now_unix_ms, 0) : -1);
 }
 

@@ -1,5 +1,8 @@
 #include "cp/api/service.h"
 
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/message.h>
+#include <google/protobuf/unknown_field_set.h>
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -11,15 +14,15 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cp/api/config_calls.h"
 #include "cp/api/flow_calls.h"
-#include "cp/api/flow_question.h"
 #include "cp/api/refusals.h"
 #include "cp/api/rows.h"
 #include "cp/api/streams.h"
+#include "cp/api/why_calls.h"
 #include "cp/explain/counters.h"
-#include "cp/explain/why.h"
 #include "proto/api.grpc.pb.h"
 #include "proto/api.pb.h"
 
@@ -36,6 +39,7 @@ constexpr milliseconds kLeastWatchInterval{100};
 constexpr milliseconds kMostWatchInterval{86'400'000};
 constexpr int kMaxDescribedEvents = 50;
 constexpr std::size_t kMaxListedNames = 10;
+constexpr std::size_t kMostNoteBytes = 200;
 
 std::int64_t now_unix_ms() {
   return std::chrono::duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -78,6 +82,26 @@ Status check_client(const ServerContext& context) {
                                                : server + ", is older than " + client + ": upgrade lb-cp"};
 }
 
+// Fields that a newer client has sent and this lb-cp does not know: to leave one out might do something else than was asked.
+Status check_fields(const ServerContext& context, const google::protobuf::Message& message) {
+  const auto& unknown = message.GetReflection()->GetUnknownFields(message);
+  if (!unknown.empty()) {
+    const std::string version = to_utf8(metadata(context, "lb-version"));
+    return {StatusCode::FAILED_PRECONDITION,
+            message.GetDescriptor()->name() + " has field number " + std::to_string(unknown.field(0).number()) +
+                ", which lb-cp, version " LB_VERSION ", does not know: it is older than this client, version " +
+                (version.empty() ? "unknown" : version) + ": upgrade lb-cp"};
+  }
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  message.GetReflection()->ListFields(message, &fields);
+  for (const auto* field : fields) {
+    if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE || field->is_repeated()) continue;
+    if (Status status = check_fields(context, message.GetReflection()->GetMessage(message, field)); !status.ok())
+      return status;
+  }
+  return Status::OK;
+}
+
 class Service final : public api::LoadBalancer::Service {
  public:
   Service(Operations& operations, Access access) : operations_(operations), access_(access) {}
@@ -91,64 +115,81 @@ class Service final : public api::LoadBalancer::Service {
       reply->set_generation(live->generation.n);
       reply->set_data_plane_connected(live->data_plane_connected);
       reply->set_data_plane_note(to_utf8(live->data_plane_note));
+      fill_freeze(*live, *reply);
       return Status::OK;
     });
   }
 
   Status Apply(ServerContext* context, const api::ApplyRequest* request, api::ApplyReply* reply) override {
-    return changing(*context, [&] { return apply_config(operations_, *context, *request, *reply); });
+    return changing(*context, *request, [&] { return apply_config(operations_, *context, *request, *reply); });
   }
   Status Diff(ServerContext* context, const api::DiffRequest* request, api::DiffReply* reply) override {
-    return guarded(*context, [&] { return diff_config(operations_, *request, *reply); });
+    return guarded(*context, *request, [&] { return diff_config(operations_, *request, *reply); });
   }
   Status Edit(ServerContext* context, const api::EditRequest* request, api::ApplyReply* reply) override {
-    return changing(*context, [&] { return edit_config(operations_, *context, *request, *reply); });
+    return changing(*context, *request, [&] { return edit_config(operations_, *context, *request, *reply); });
   }
-  Status History(ServerContext* context, const api::HistoryRequest*, api::HistoryReply* reply) override {
-    return guarded(*context, [&] { return list_history(operations_, *reply); });
+  Status History(ServerContext* context, const api::HistoryRequest* request, api::HistoryReply* reply) override {
+    return guarded(*context, *request, [&] { return list_history(operations_, *reply); });
   }
   Status Rollback(ServerContext* context, const api::RollbackRequest* request, api::ApplyReply* reply) override {
-    return changing(*context, [&] { return roll_back(operations_, *context, *request, *reply); });
+    return changing(*context, *request, [&] { return roll_back(operations_, *context, *request, *reply); });
   }
   Status Export(ServerContext* context, const api::ExportRequest* request, api::ExportReply* reply) override {
-    return guarded(*context, [&] { return export_config(operations_, *request, *reply); });
+    return guarded(*context, *request, [&] { return export_config(operations_, *request, *reply); });
   }
   Status ListVips(ServerContext* context, const api::ListRequest* request, api::VipList* reply) override {
-    return guarded(*context, [&] { return list_vips(*request, *reply); });
+    return guarded(*context, *request, [&] { return list_vips(*request, *reply); });
   }
   Status ListListeners(ServerContext* context, const api::ListRequest* request, api::ListenerList* reply) override {
-    return guarded(*context, [&] { return list_listeners(*request, *reply); });
+    return guarded(*context, *request, [&] { return list_listeners(*request, *reply); });
   }
   Status ListTargetGroups(ServerContext* context, const api::ListRequest* request, api::TargetGroupList* reply) override {
-    return guarded(*context, [&] { return list_target_groups(*request, *reply); });
+    return guarded(*context, *request, [&] { return list_target_groups(*request, *reply); });
   }
   Status ListTargets(ServerContext* context, const api::ListRequest* request, api::TargetList* reply) override {
-    return guarded(*context, [&] { return list_targets(*request, *reply); });
+    return guarded(*context, *request, [&] { return list_targets(*request, *reply); });
   }
   Status ListWorkers(ServerContext* context, const api::ListRequest* request, api::WorkerList* reply) override {
-    return guarded(*context, [&] { return list_workers(*request, *reply); });
+    return guarded(*context, *request, [&] { return list_workers(*request, *reply); });
   }
-  Status ListDrops(ServerContext* context, const api::ListRequest*, api::DropList* reply) override {
-    return guarded(*context, [&] { return list_drops(*reply); });
+  Status ListDrops(ServerContext* context, const api::ListRequest* request, api::DropList* reply) override {
+    return guarded(*context, *request, [&] { return list_drops(*reply); });
   }
   Status Describe(ServerContext* context, const api::DescribeRequest* request, api::DescribeReply* reply) override {
-    return guarded(*context, [&] { return describe(*request, *reply); });
+    return guarded(*context, *request, [&] { return describe(*request, *reply); });
   }
   Status Drain(ServerContext* context, const api::DrainRequest* request, api::DrainReply* reply) override {
-    return changing(*context, [&] { return drain(*request, true, *reply); });
+    return changing(*context, *request, [&] {
+      DrainTerms terms;
+      if (request->has_deadline_s()) terms.deadline = std::chrono::seconds(request->deadline_s());
+      if (terms.deadline > kMostDrain)
+        return invalid("deadline_s", std::to_string(request->deadline_s()) + " is not within 0-86400");
+      if (!request->then().empty() && !(terms.then = parse_then(request->then())))
+        return invalid("then", quoted(request->then()) + " is none of leave, reset, rehash");
+      return drain(*request, &terms, *reply);
+    });
   }
   Status Undrain(ServerContext* context, const api::DrainRequest* request, api::DrainReply* reply) override {
-    return changing(*context, [&] { return drain(*request, false, *reply); });
+    return changing(*context, *request, [&] { return drain(*request, nullptr, *reply); });
+  }
+  Status Freeze(ServerContext* context, const api::FreezeRequest* request, api::FreezeReply* reply) override {
+    return changing(*context, *request, [&] {
+      if (request->note().size() > kMostNoteBytes) return invalid("note", "is longer than 200 bytes");
+      reply->set_was_frozen(operations_.freeze_health(request->frozen(), to_utf8(request->note())));
+      fill_freeze(*operations_.live(), *reply);
+      return Status::OK;
+    });
   }
   Status Plan(ServerContext* context, const api::PlanRequest* request, api::PlanReply* reply) override {
-    return guarded(*context, [&] { return plan_config(operations_, *request, *reply); });
+    return guarded(*context, *request, [&] { return plan_config(operations_, *request, *reply); });
   }
   Status ListFlows(ServerContext* context, const api::FlowsRequest* request, api::FlowList* reply) override {
-    return guarded(*context, [&] { return list_flows(operations_, *request, *reply); });
+    return guarded(*context, *request, [&] { return list_flows(operations_, *request, *reply); });
   }
   Status WatchEvents(ServerContext* context, const api::EventsRequest* request,
                      grpc::ServerWriter<api::EventBatch>* writer) override {
-    return guarded(*context, [&] {
+    return guarded(*context, *request, [&] {
       const StreamPlace place(streams_);
       if (Status status = place.status(); !status.ok()) return status;
       return stream_events(operations_, *context, *request,
@@ -157,24 +198,34 @@ class Service final : public api::LoadBalancer::Service {
   }
   Status Watch(ServerContext* context, const api::WatchRequest* request,
                grpc::ServerWriter<api::WatchReply>* writer) override {
-    return guarded(*context, [&] { return watch(*context, *request, *writer); });
+    return guarded(*context, *request, [&] { return watch(*context, *request, *writer); });
   }
   Status Why(ServerContext* context, const api::WhyRequest* request, api::WhyReply* reply) override {
-    return guarded(*context, [&] { return why(*request, *reply); });
+    return guarded(*context, *request, [&] { return why_flow(operations_, *request, *reply); });
+  }
+  Status WhyPackets(ServerContext* context, grpc::ServerReaderWriter<api::WhyBatch, api::PacketBatch>* stream) override {
+    return guarded(*context, api::PacketBatch(), [&] {
+      const StreamPlace place(streams_);
+      if (Status status = place.status(); !status.ok()) return status;
+      return why_packets(
+          operations_, [&](api::PacketBatch& batch) { return stream->Read(&batch); },
+          [&](const api::WhyBatch& batch) { return stream->Write(batch); });
+    });
   }
 
  private:
   template <typename Handler>
-  static Status guarded(const ServerContext& context, const Handler& handler) {
+  static Status guarded(const ServerContext& context, const google::protobuf::Message& request, const Handler& handler) {
     if (Status status = check_client(context); !status.ok()) return status;
+    if (Status status = check_fields(context, request); !status.ok()) return status;
     if (context.IsCancelled()) return {StatusCode::CANCELLED, "the client has gone"};
     return safely(handler);
   }
 
   // What changes something is for the admin socket.
   template <typename Handler>
-  Status changing(const ServerContext& context, const Handler& handler) const {
-    if (access_ == Access::admin) return guarded(context, handler);
+  Status changing(const ServerContext& context, const google::protobuf::Message& request, const Handler& handler) const {
+    if (access_ == Access::admin) return guarded(context, request, handler);
     return {StatusCode::PERMISSION_DENIED, "this socket only shows; changes go to lb-cp's admin socket (lb-cp --socket)"};
   }
 
@@ -253,6 +304,7 @@ class Service final : public api::LoadBalancer::Service {
     }
     if (!request.name().empty() && reply.target_groups().empty())
       return not_found("target group", request.name(), live->groups, kName);
+    fill_freeze(*live, reply);
     return Status::OK;
   }
 
@@ -267,6 +319,7 @@ class Service final : public api::LoadBalancer::Service {
       if (!request.name().empty() && request.name() != group.name) continue;
       for (const LiveTarget& target : group.targets) fill(*reply.add_targets(), target, now);
     }
+    fill_freeze(*live, reply);
     return Status::OK;
   }
 
@@ -402,13 +455,22 @@ class Service final : public api::LoadBalancer::Service {
     reply.set_config(to_utf8(operations_.render(shown)));
   }
 
-  Status drain(const api::DrainRequest& request, bool drains, api::DrainReply& reply) {
+  template <typename Reply>
+  static void fill_freeze(const LiveState& live, Reply& reply) {
+    if (!live.freeze.frozen()) return;
+    reply.mutable_freeze()->set_since_unix_ms(static_cast<std::uint64_t>(live.freeze.since_unix_ms));
+    reply.mutable_freeze()->set_note(live.freeze.note);
+  }
+
+  // Without terms: undrains.
+  Status drain(const api::DrainRequest& request, const DrainTerms* terms, api::DrainReply& reply) {
     const auto address = parse_address_port(request.target());
     if (!address) return invalid("target", quoted(request.target()) + " is not ADDRESS:PORT (IPv6: [ADDRESS]:PORT)");
     const std::string& group = request.target_group();
     // The change first, the picture of everything after it: traffic waits for the one only.
-    const auto drained = operations_.drain(address->address, address->port,
-                                           group.empty() ? std::nullopt : std::optional<std::string>(group), drains);
+    const auto in_group = group.empty() ? std::nullopt : std::optional<std::string>(group);
+    const auto drained =
+        terms != nullptr ? operations_.drain(*address, in_group, *terms) : operations_.undrain(*address, in_group);
     if (!drained) {
       const auto live = operations_.live();
       const Index index(*live);
@@ -426,16 +488,6 @@ class Service final : public api::LoadBalancer::Service {
         if (target.key == key) fill(*reply.add_targets(), target, now);
       }
     }
-    return Status::OK;
-  }
-
-  Status why(const api::WhyRequest& request, api::WhyReply& reply) {
-    const auto key = read_flow(request);
-    if (!key) return invalid(key.error().field, key.error().text);
-    const explain::Context context = operations_.explain_context();
-    const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    const std::uint64_t now_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count());
-    fill_reply(reply, context, *key, explain::why(context, *key, now_ns));
     return Status::OK;
   }
 

@@ -1,5 +1,6 @@
 #include "cp/control/controller.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "cp/config/diff.h"
@@ -136,16 +137,49 @@ tl::expected<explain::Plan, ApplyOutcome> Controller::plan(const std::string& te
   return std::move(*plan);
 }
 
-tl::expected<std::vector<TargetKey>, std::string> Controller::drain(const abi::IpAddress& address, std::uint16_t port,
-                                                                    const std::optional<std::string>& group, bool drain) {
-  auto touched = loop_->call([&] { return loop_->drain(address, port, group, drain); });
-  // Whoever has the answer may pull the plug: a restart still knows of the drain.
+// Whoever has the answer may pull the plug: a restart still knows of the drain.
+Drained Controller::drain(const AddressPort& target, const std::optional<std::string>& group, const DrainTerms& terms) {
+  auto touched = loop_->call([&] { return loop_->drain(target, group, true, terms); });
   if (touched) loop_->call([this] { return loop_->when_stored(); }).wait();
   return touched;
 }
 
+Drained Controller::undrain(const AddressPort& target, const std::optional<std::string>& group) {
+  auto touched = loop_->call([&] { return loop_->drain(target, group, false, {}); });
+  if (touched) loop_->call([this] { return loop_->when_stored(); }).wait();
+  return touched;
+}
+
+bool Controller::freeze_health(bool frozen, const std::string& note) {
+  const bool before = loop_->call([&] { return loop_->freeze_health(frozen, note); });
+  if (before != frozen) loop_->call([this] { return loop_->when_stored(); }).wait();
+  return before;
+}
+
 explain::Context Controller::explain_context() {
   return loop_->call([this] { return loop_->explain_context(); });
+}
+
+tl::expected<ExplainedConfig, std::string> Controller::explain_by(const HistoryPoint& point) {
+  std::uint64_t number = point.number;
+  if (point.generation) {
+    const std::vector<ConfigRecord> records = history();
+    const auto at =
+        std::ranges::find_if(records, [&](const ConfigRecord& record) { return record.generation <= *point.generation; });
+    if (at == records.end()) return tl::unexpected<std::string>("no configuration as old as that is kept");
+    number = at->number;
+  }
+  auto entry = config_text(number);
+  if (!entry) return tl::unexpected(entry.error());
+  const LoadResult loaded = load(entry->text, entry->record.file);
+  if (!loaded.config) return tl::unexpected(to_text(loaded.violations));
+  auto input = loop_->call([&] { return loop_->plan_input(*loaded.config); });
+  if (!input) return tl::unexpected(input.error());
+  auto snapshot = explain::snapshot_after(std::move(*input));
+  if (!snapshot) return tl::unexpected(snapshot.error());
+  ExplainedConfig explained{explain_context(), entry->record};
+  explained.context.snapshot = std::move(*snapshot);
+  return explained;
 }
 
 std::string Controller::render(const Config& config) {

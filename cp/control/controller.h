@@ -52,9 +52,11 @@ class Controller final : public Operations {
   std::shared_ptr<const LiveState> live() override;
   EventsSince events_since(std::uint64_t instance, std::uint64_t sequence, std::chrono::milliseconds wait) override;
   tl::expected<explain::Plan, ApplyOutcome> plan(const std::string& text, const std::string& file) override;
-  tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
-                                                          const std::optional<std::string>& group, bool drain) override;
+  Drained drain(const AddressPort& target, const std::optional<std::string>& group, const DrainTerms& terms) override;
+  Drained undrain(const AddressPort& target, const std::optional<std::string>& group) override;
+  bool freeze_health(bool frozen, const std::string& note) override;
   explain::Context explain_context() override;
+  tl::expected<ExplainedConfig, std::string> explain_by(const HistoryPoint& point) override;
   std::string render(const Config& config) override;
 
  private:

@@ -133,6 +133,13 @@ bool HealthBook::take(const ProbeSpec& spec, const ProbeResult& result, Roster& 
   return changed;
 }
 
+void HealthBook::show(const ProbeSpec& spec, const ProbeResult& result, Roster& roster) {
+  ++verdicts_[static_cast<std::size_t>(result.verdict)];
+  const auto users = users_.find(spec);
+  if (users == users_.end()) return;
+  for (const TargetKey& key : users->second) roster.set_detail(key, result.text);
+}
+
 std::uint32_t HealthBook::successes_wanted(const HealthCheck& check, const Counting& counting) {
   return check.flap_damping ? check.healthy_threshold << counting.flaps : check.healthy_threshold;
 }

@@ -33,6 +33,9 @@ class HealthBook {
   bool take(const ProbeSpec& spec, const ProbeResult& result, Roster& roster, std::int64_t now_unix_ms);
   // Passive signals: probes of targets that workers have seen in trouble (dp/abi/counters.h) since this was asked last.
   std::vector<ProbeSpec> troubled(const std::function<std::uint32_t(std::uint32_t target_id)>& troubles_of);
+  // Only what the probe said, for people: no health changes and nothing is counted towards a threshold, so that a thaw
+  // begins where the freeze did.
+  void show(const ProbeSpec& spec, const ProbeResult& result, Roster& roster);
   // Probes by verdict since start.
   [[nodiscard]] std::map<std::string, std::uint64_t> counts() const;
 

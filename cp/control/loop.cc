@@ -72,6 +72,8 @@ tl::expected<void, std::string> Controller::Loop::begin() {
   if (loaded.state) {
     roster_.restore(std::move(loaded.state->roster));
     stats_.restore_listener_starts(loaded.state->stats_instance, std::move(loaded.state->listener_starts));
+    freeze_ = loaded.state->freeze;
+    if (freeze_.frozen()) event({unix_ms_now(), "health", "", "frozen", "", freeze_.note});
   }
   for (const ListenerRecord& listener : roster_.listeners()) counter_owners_[listener.counter_index] = listener.config.name;
   if (auto applied = roster_.apply(config, unix_ms_now()); !applied) return tl::unexpected(applied.error());
@@ -251,7 +253,8 @@ void Controller::Loop::answer_waiters(abi::Generation generation, const std::str
 // ---- the state on disk ----
 
 SavedState Controller::Loop::saved_state() const {
-  return {config_text_, config_file_, latest_.epoch, roster_.memory(), stats_.instance(), stats_.listener_starts(), record_};
+  return {config_text_, config_file_, latest_.epoch, roster_.memory(), stats_.instance(), stats_.listener_starts(),
+          record_,      freeze_};
 }
 
 void Controller::Loop::store_soon() {
@@ -353,14 +356,22 @@ std::string Controller::Loop::give_up(const std::shared_ptr<Waiter>& waiter) {
          (data_plane_note_.empty() ? "" : ": " + data_plane_note_);
 }
 
-tl::expected<std::vector<TargetKey>, std::string> Controller::Loop::drain(const abi::IpAddress& address, std::uint16_t port,
-                                                                          const std::optional<std::string>& group,
-                                                                          bool drain) {
-  auto touched = roster_.drain(address, port, group, drain, unix_ms_now());
+Drained Controller::Loop::drain(const AddressPort& target, const std::optional<std::string>& group, bool drain,
+                                const DrainTerms& terms) {
+  auto touched = roster_.drain(target.address, target.port, group, drain, unix_ms_now(), terms);
   if (!touched) return touched;
   commit();
   asio::post(io_, [this] { store_now(Publishing::goes_on); });  // behind the generation, which is on its way by then
   return touched;
+}
+
+bool Controller::Loop::freeze_health(bool frozen, const std::string& note) {
+  const bool before = freeze_.frozen();
+  if (before == frozen) return before;
+  event({unix_ms_now(), "health", before ? "frozen" : "", frozen ? "frozen" : "unfrozen", "", frozen ? note : freeze_.note});
+  freeze_ = frozen ? HealthFreeze{unix_ms_now(), note} : HealthFreeze{};
+  store_now(Publishing::goes_on);
+  return before;
 }
 
 std::future<void> Controller::Loop::when_stored() {

@@ -90,8 +90,8 @@ class Controller::Loop {
   tl::expected<explain::PlanInput, std::string> plan_input(const Config& config) const;
   const EventLog& events() const { return events_; }  // any thread
   std::vector<Change> diff(const Config& config) const;
-  tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
-                                                          const std::optional<std::string>& group, bool drain);
+  Drained drain(const AddressPort& target, const std::optional<std::string>& group, bool drain, const DrainTerms& terms);
+  bool freeze_health(bool frozen, const std::string& note);
   std::future<void> when_stored();  // ready once the disk has what was changed before this call, or has refused it
   std::shared_ptr<const LiveState> live();
   MetricsInput metrics();
@@ -165,6 +165,7 @@ class Controller::Loop {
   StatsReader stats_;
   std::string config_text_;
   std::string config_file_;
+  HealthFreeze freeze_;
   ConfigRecord record_;               // of the configuration in force; number 0: there is none
   std::deque<ConfigRecord> history_;  // oldest first, at most kMaxHistory; the last one is record_
   const HistoryFolder history_folder_;

@@ -165,7 +165,12 @@ void Controller::Loop::watch_snat() {
 // ---- probes ----
 
 void Controller::Loop::on_probe(const ProbeSpec& spec, const ProbeResult& result) {
-  if (health_.take(spec, result, roster_, unix_ms_now())) changed();
+  if (freeze_.frozen()) {
+    health_.show(spec, result, roster_);
+    live_.reset();
+  } else if (health_.take(spec, result, roster_, unix_ms_now())) {
+    changed();
+  }
 }
 
 // ---- lb-dp ----
@@ -257,6 +262,7 @@ std::shared_ptr<const LiveState> Controller::Loop::live() {
   live->generation = data_plane_ && active_ != abi::Generation{} ? active_ : latest_;
   live->data_plane_connected = data_plane_.has_value();
   live->data_plane_note = data_plane_note_;
+  live->freeze = freeze_;
   for (const ListenerRecord& listener : roster_.listeners()) {
     live->listeners.push_back(
         {listener.config.name, listener.draining, listener.config, stats_.listener(listener.counter_index)});
@@ -272,6 +278,7 @@ std::shared_ptr<const LiveState> Controller::Loop::live() {
     for (const auto& [key, target] : group.targets) {
       LiveTarget& shown = row.targets.emplace_back(LiveTarget{key, target.weight, target.status, target.next_hop, 0});
       shown.status.flows = flows_of(target.status.id).value_or(0);
+      shown.drain_then = target.status.drain_then.value_or(group.config.after_deregistration);
       if (shares == nullptr) continue;
       const auto share = shares->share.find(target.status.id);
       if (share != shares->share.end()) shown.share = share->second;

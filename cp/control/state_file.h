@@ -27,6 +27,7 @@ struct SavedState {
   std::uint64_t stats_instance = 0;               // lb-dp that listener_starts is about
   std::vector<ListenerCounters> listener_starts;  // by counter index: what was counted when its listener came
   ConfigRecord record;                            // of the configuration in force
+  HealthFreeze freeze;
 };
 
 // The bytes of a state file, and back. The error says what is wrong: "cut short", "checksum", "body: …".

@@ -152,6 +152,7 @@ void append(std::string& out, const TargetRecord& target) {
   append_field(out, "drained", status.drained_by_operator, kUsual.status.drained_by_operator);
   append_field(out, "removed", status.removed, kUsual.status.removed);
   append_field(out, "drain_ends", status.drain_ends_unix_ms, kUsual.status.drain_ends_unix_ms);
+  if (status.drain_then) append_field(out, "drain_then", then_word(*status.drain_then), std::string_view());
   out += '}';
 }
 
@@ -175,6 +176,8 @@ TargetRecord target_of(const Json& json, const std::string& group) {
   read(json, "drained", status.drained_by_operator);
   read(json, "removed", status.removed);
   read(json, "drain_ends", status.drain_ends_unix_ms);
+  if (const auto then = json.find("drain_then"); then != json.end())
+    status.drain_then = parse_then(then->get<std::string>());
   return target;
 }
 
@@ -304,6 +307,8 @@ SavedState state_of(const Json& body) {
   for (const Json& listener : body.at("listeners")) state.roster.listeners.push_back(listener_of(listener));
   read(body, "leaving_ids", state.roster.leaving_ids);
   read(body, "stats_instance", state.stats_instance);
+  read(body, "frozen_since", state.freeze.since_unix_ms);
+  read(body, "frozen_note", state.freeze.note);
   for (const Json& start : body.value("listener_starts", Json::array()))
     state.listener_starts.push_back({start.at(0), start.at(1), start.at(2), start.at(3)});
   read(body, "leaving_counter_pairs", state.roster.leaving_counter_pairs);
@@ -345,6 +350,8 @@ std::string encode_state(const SavedState& state) {
                {"config_record", to_json(state.record)},
                {"leaving_ids", state.roster.leaving_ids},
                {"stats_instance", state.stats_instance},
+               {"frozen_since", state.freeze.since_unix_ms},
+               {"frozen_note", state.freeze.note},
                {"listener_starts", std::move(starts)},
                {"leaving_counter_pairs", state.roster.leaving_counter_pairs}}
               .dump(-1, ' ', false, Json::error_handler_t::replace);

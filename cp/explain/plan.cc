@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "dp/abi/snapshot.h"
+#include "dp/lb/snapshot.h"
 
 namespace lb::cp::explain {
 
@@ -102,15 +103,34 @@ void add(FlowFates& sum, Fate fate, std::uint64_t flows) {
   }
 }
 
+// How many there are.
+std::size_t take_new_targets_as_healthy(PlanInput& in) {
+  std::size_t taken = 0;
+  std::vector<TargetKey> fresh;
+  for (const auto& [name, group] : in.after.groups()) {
+    for (const auto& [key, target] : group.targets) {
+      if (in.roster.find(key) == nullptr) fresh.push_back(key);
+    }
+  }
+  for (const TargetKey& key : fresh)
+    taken += in.after.set_health(key, Health::healthy, StateReason::none, "", in.now_unix_ms) ? 1 : 0;
+  return taken;
+}
+
+tl::expected<CompiledSnapshot, std::string> compile(PlanInput& in) {
+  in.after.settle(in.now_unix_ms, in.flows_of);
+  Compiler compiler;
+  return compiler.compile(in.after.snapshot(in.generation));
+}
+
 class Planner {
  public:
   explicit Planner(PlanInput input) : in_(std::move(input)) {}
 
   tl::expected<Plan, std::string> plan() {
-    take_new_targets_as_healthy();
-    in_.after.settle(in_.now_unix_ms, in_.flows_of);
-    Compiler compiler;
-    auto compiled = compiler.compile(in_.after.snapshot(in_.generation));
+    const std::size_t fresh = take_new_targets_as_healthy(in_);
+    if (fresh != 0) plan_.notes.push_back(std::to_string(fresh) + " new targets are taken to become healthy");
+    auto compiled = compile(in_);
     if (!compiled) return tl::unexpected(compiled.error());
     const Tables after(*compiled);
     std::optional<Tables> before;
@@ -129,19 +149,6 @@ class Planner {
   }
 
  private:
-  void take_new_targets_as_healthy() {
-    std::size_t taken = 0;
-    std::vector<TargetKey> fresh;
-    for (const auto& [name, group] : in_.after.groups()) {
-      for (const auto& [key, target] : group.targets) {
-        if (in_.roster.find(key) == nullptr) fresh.push_back(key);
-      }
-    }
-    for (const TargetKey& key : fresh)
-      taken += in_.after.set_health(key, Health::healthy, StateReason::none, "", in_.now_unix_ms) ? 1 : 0;
-    if (taken != 0) plan_.notes.push_back(std::to_string(taken) + " new targets are taken to become healthy");
-  }
-
   // Groups by what their listeners do: a group that only draining listeners name, or that listeners have given up, keeps its
   // flows until then.
   void find_uses() {
@@ -241,9 +248,7 @@ class Planner {
     if (decision.state == abi::TargetState::draining) {
       planned.fate = Fate::drain;
       planned.drain_ms = target.status.drain_ends_unix_ms - in_.now_unix_ms;
-      planned.then = group.config.after_deregistration == abi::TrackedFlows::reset    ? "reset"
-                     : group.config.after_deregistration == abi::TrackedFlows::rehash ? "rehash"
-                                                                                      : "leave";
+      planned.then = then_word(target.status.drain_then.value_or(group.config.after_deregistration));
     } else if (uses_after_[target.key.group] == 0 && ends_.contains(target.key.group)) {
       planned.drain_ms = ends_[target.key.group] - in_.now_unix_ms;
       planned.fate = planned.drain_ms > 0 ? Fate::drain : Fate::move;
@@ -272,6 +277,21 @@ std::string_view to_string(Fate fate) {
 
 tl::expected<Plan, std::string> make_plan(PlanInput input) {
   return Planner(std::move(input)).plan();
+}
+
+tl::expected<std::shared_ptr<const lb::Snapshot>, std::string> snapshot_after(PlanInput input) {
+  take_new_targets_as_healthy(input);
+  auto compiled = compile(input);
+  if (!compiled) return tl::unexpected(compiled.error());
+  const auto bytes_of = [](const auto& memory) { return SegmentBytes{memory->bytes(), memory, false}; };
+  std::map<std::uint64_t, SegmentBytes> segments;
+  for (const auto& segment : compiled->segments) segments.emplace(segment->id(), bytes_of(segment));
+  auto opened = lb::Snapshot::open(bytes_of(compiled->root), [&](std::uint64_t id) -> SegmentBytes* {
+    const auto at = segments.find(id);
+    return at == segments.end() ? nullptr : &at->second;
+  });
+  if (!opened) return tl::unexpected(opened.error().text);
+  return std::move(*opened);
 }
 
 }  // namespace lb::cp::explain

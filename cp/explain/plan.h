@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tl/expected.hpp>
@@ -13,6 +14,10 @@
 #include "cp/model/model.h"
 #include "cp/snapshot/compile.h"
 #include "cp/snapshot/roster.h"
+
+namespace lb {
+class Snapshot;
+}
 
 namespace lb::cp::explain {
 
@@ -82,5 +87,8 @@ struct PlanInput {
 // Targets that are new are taken to become healthy. Compiles with a compiler of its own, away from the control loop.
 // Error: why it could not be compiled. Thread: any.
 tl::expected<Plan, std::string> make_plan(PlanInput input);
+
+// The snapshot itself, for `why`. Next hops of new targets are not known.
+tl::expected<std::shared_ptr<const lb::Snapshot>, std::string> snapshot_after(PlanInput input);
 
 }  // namespace lb::cp::explain

@@ -20,14 +20,11 @@ namespace lb::cp::explain {
 
 namespace {
 
+constexpr std::size_t kMaxCandidatesListed = 8;
 constexpr std::size_t kMaxWorkersListed = 16;  // those without an entry are summed up in one line above this
 
 std::optional<std::uint32_t> some(std::uint32_t index) {
   return index == abi::kNoIndex ? std::nullopt : std::optional(index);
-}
-
-std::string_view help(abi::DropReason reason) {
-  return abi::kCounters[static_cast<std::size_t>(abi::drop_counter(reason))].help;
 }
 
 std::string_view protocol_name(std::uint8_t protocol) {
@@ -44,6 +41,23 @@ std::string seconds(std::uint64_t ns) {
 
 }  // namespace
 
+std::string_view help(abi::DropReason reason) {
+  return abi::kCounters[static_cast<std::size_t>(abi::drop_counter(reason))].help;
+}
+
+std::vector<Candidate> candidates_of(const lb::Snapshot& snapshot, std::uint32_t group) {
+  const abi::TargetGroup& table = snapshot.groups()[group];
+  std::vector<std::uint32_t> slots(table.target_count);
+  for (std::uint32_t slot = 0; slot < table.slot_count; ++slot) ++slots[snapshot.slots(group)[slot]];
+  std::vector<Candidate> found;
+  for (std::uint32_t i = 0; i < table.target_count; ++i) {
+    if (slots[i] == 0) continue;
+    found.push_back({snapshot.group_targets()[table.first_target + i], static_cast<double>(slots[i]) / table.slot_count});
+  }
+  std::ranges::stable_sort(found, std::ranges::greater{}, &Candidate::share);
+  return found;
+}
+
 std::string target_text(const abi::Target& target, const net::FlowKey& key) {
   return format_address_port(target.address, target.port != 0 ? target.port : key.destination_port);
 }
@@ -53,13 +67,14 @@ namespace {
 // Puts one answer together. Lives for one call.
 class Explainer {
  public:
-  Explainer(const Context& context, const net::FlowKey& key) : context_(context), snapshot_(*context.snapshot), key_(key) {}
+  Explainer(const Context& context, const net::FlowKey& key, const WhyOptions& options)
+      : context_(context), snapshot_(*context.snapshot), key_(key), options_(options) {}
 
   Answer answer(std::uint64_t now_ns) {
     if (explain_snat_reply() || explain_reply(now_ns)) return std::move(answer_);
     look_into_tables(now_ns);
     look_for_translation(now_ns);
-    decision_ = explain_flow(snapshot_, key_, answer_.entry, &context_.secret);
+    decision_ = explain_flow(snapshot_, key_, answer_.entry, &context_.secret, options_.tcp_flags);
     answer_.listener = some(decision_.listener);
     answer_.group = some(decision_.group);
     answer_.target = some(decision_.target);
@@ -269,7 +284,7 @@ class Explainer {
   void write_steps() {
     write_listener_step();
     if (decision_.listener == abi::kNoIndex) return;
-    write_security_step();
+    write_guard_step();
     write_flow_steps();
     write_slot_steps();
     write_target_steps();
@@ -321,9 +336,16 @@ class Explainer {
     return of_group + rule_text(tables.rules[decision_.security_rule]);
   }
 
-  void write_security_step() {
-    if (snapshot_.listeners()[decision_.listener].security_group == abi::kNoIndex || !decision_.security_asked) return;
-    step("security group", security_text());
+  // What the guard says of the client: hygiene first, then the listener's security group.
+  void write_guard_step() {
+    if (!decision_.security_asked) {
+      answer_.guard = answer_.reason;
+    } else if (snapshot_.listeners()[decision_.listener].security_group == abi::kNoIndex) {
+      answer_.guard = "pass";
+    } else {
+      answer_.guard = (decision_.reason == abi::DropReason::security_group ? "deny: " : "allow: ") + security_text();
+    }
+    step("guard", answer_.guard);
   }
 
   void write_flow_steps() {
@@ -361,9 +383,25 @@ class Explainer {
     const abi::TargetGroup& group = snapshot_.groups()[decision_.slot_group];
     if (decision_.slot == abi::kNoIndex)
       return step("slot", "group " + group_name(decision_.slot_group) + " has no target in rotation");
+    write_candidates_step();
     step("slot", std::to_string(decision_.slot) + " of " + std::to_string(group.slot_count) + " → " +
                      label(decision_.slot_target) +
                      (group.fail_open != 0 ? " (fail-open: too few healthy targets, all get traffic)" : ""));
+  }
+
+  void write_candidates_step() {
+    if (!options_.candidates) return;
+    answer_.candidates = candidates_of(snapshot_, decision_.slot_group);
+    std::string text;
+    for (std::size_t i = 0; i < std::min(answer_.candidates.size(), kMaxCandidatesListed); ++i) {
+      const Candidate& candidate = answer_.candidates[i];
+      char share[16];
+      std::snprintf(share, sizeof(share), " %.1f%%", candidate.share * 100);
+      text += (i == 0 ? "" : ", ") + label(candidate.target) + share;
+    }
+    if (answer_.candidates.size() > kMaxCandidatesListed)
+      text += " and " + std::to_string(answer_.candidates.size() - kMaxCandidatesListed) + " more";
+    step("candidates", text);
   }
 
   void write_target_steps() {
@@ -403,7 +441,8 @@ class Explainer {
                                                : "a SNAT address and port that are free") +
                                  client_address_text(*found));
     }
-    step(std::string(abi::to_string(found->mode)), outer_header(*found));
+    answer_.outer_header = outer_header(*found);
+    step(std::string(abi::to_string(found->mode)), answer_.outer_header);
   }
 
   std::string outer_header(const abi::Target& target) const {
@@ -487,6 +526,7 @@ class Explainer {
   const Context& context_;
   const Snapshot& snapshot_;
   const net::FlowKey& key_;
+  const WhyOptions& options_;
   std::vector<std::optional<FlowView>> views_;
   FlowDecision decision_;
   std::optional<abi::Translation> translation_;  // fullnat: of the flow asked about
@@ -496,8 +536,8 @@ class Explainer {
 
 }  // namespace
 
-Answer why(const Context& context, const net::FlowKey& key, std::uint64_t now_ns) {
-  if (context.snapshot != nullptr) return Explainer(context, key).answer(now_ns);
+Answer why(const Context& context, const net::FlowKey& key, std::uint64_t now_ns, const WhyOptions& options) {
+  if (context.snapshot != nullptr) return Explainer(context, key, options).answer(now_ns);
   Answer answer;
   answer.verdict = "drop";
   answer.reason = abi::to_string(abi::DropReason::no_snapshot);

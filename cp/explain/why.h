@@ -10,8 +10,10 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "dp/abi/counters.h"
 #include "dp/lb/flow_table.h"
 #include "dp/lb/snapshot.h"
 #include "dp/net/flow_key.h"
@@ -25,6 +27,17 @@ struct Context {
   std::vector<std::span<const abi::Translation>> translations;  // fullnat, by worker; empty as worker_tables
   NodeSecret secret{};
   std::shared_ptr<const void> owner;  // keeps the tables mapped
+};
+
+// A target that has slots of the group a new flow would come to.
+struct Candidate {
+  std::uint32_t target = 0;  // id
+  double share = 0;          // of the group's slots, 0-1
+};
+
+struct WhyOptions {
+  std::optional<std::uint8_t> tcp_flags;  // of the packet; else an ACK where a worker holds the flow, a SYN where none does
+  bool candidates = true;                 // reads the group's whole table
 };
 
 struct Answer {
@@ -42,13 +55,21 @@ struct Answer {
   std::string pinned_because;                  // drain | health | weight | group weights | new table
   std::string next_hop;                        // "02:00:00:00:00:70 via lb1", "unresolved"; empty without a target
   std::optional<abi::IpAddress> outer_source;  // tunnel modes
+  std::string outer_header;                    // … in words
+  std::string guard;                           // "pass", "allow: …", "deny: …" or the drop's name; empty: not asked
+  std::vector<Candidate> candidates;           // the largest share first
   std::string explanation;                     // sentences
   std::vector<std::string> steps;              // "stage: what was found", in the order of the packet's way
 };
 
 // The next packet of the flow: an ACK (or datagram) where a worker holds it, else a SYN. now_ns: CLOCK_MONOTONIC. Thread:
 // any.
-Answer why(const Context& context, const net::FlowKey& key, std::uint64_t now_ns);
+Answer why(const Context& context, const net::FlowKey& key, std::uint64_t now_ns, const WhyOptions& options = {});
+
+// Who has how much of a group's table, the largest share first. `group`: index into the snapshot.
+std::vector<Candidate> candidates_of(const lb::Snapshot& snapshot, std::uint32_t group);
+
+std::string_view help(abi::DropReason reason);  // one line
 
 // "10.77.2.2:80": where the packets of that flow go. A target without a port of its own gets them on the listener's.
 std::string target_text(const abi::Target& target, const net::FlowKey& key);

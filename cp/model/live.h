@@ -34,7 +34,8 @@ struct LiveTarget {
   std::uint32_t weight = 0;  // configured
   TargetStatus status;
   NextHop next_hop;
-  double share = 0;  // of its group's slots, 0-1
+  double share = 0;                                        // of its group's slots, 0-1
+  abi::TrackedFlows drain_then = abi::TrackedFlows::keep;  // while it drains: what becomes of its flows at the end
 };
 
 struct LiveGroup {
@@ -71,11 +72,20 @@ struct LiveWorker {
   std::vector<std::uint64_t> counters;  // by abi::Counter
 };
 
+// `lbctl freeze`: health changes nothing meanwhile.
+struct HealthFreeze {
+  std::int64_t since_unix_ms = 0;  // 0: it is not frozen
+  std::string note;                // the operator's words
+  [[nodiscard]] bool frozen() const { return since_unix_ms != 0; }
+  bool operator==(const HealthFreeze&) const = default;
+};
+
 struct LiveState {
   std::shared_ptr<const Config> config;
   abi::Generation generation;  // last one accepted by lb-dp, or last compiled while it is away
   bool data_plane_connected = false;
   std::string data_plane_note;  // why not, or what it refused last
+  HealthFreeze freeze;
   std::vector<LiveListener> listeners;
   std::vector<LiveGroup> groups;  // sorted by name
   std::vector<LiveWorker> workers;

@@ -42,6 +42,17 @@ std::string_view to_string(StateReason reason) {
   return "?";
 }
 
+std::string_view then_word(abi::TrackedFlows then) {
+  return then == abi::TrackedFlows::reset ? "reset" : then == abi::TrackedFlows::rehash ? "rehash" : "leave";
+}
+
+std::optional<abi::TrackedFlows> parse_then(std::string_view word) {
+  for (const auto then : {abi::TrackedFlows::keep, abi::TrackedFlows::reset, abi::TrackedFlows::rehash}) {
+    if (word == then_word(then)) return then;
+  }
+  return std::nullopt;
+}
+
 std::string format_matcher(const std::vector<StatusRange>& matcher) {
   std::string text;
   for (const StatusRange& range : matcher) {

@@ -211,9 +211,19 @@ enum class StateReason : std::uint8_t {
   internal_error,
 };
 std::string_view to_string(StateReason reason);  // "FailedHealthChecks"
+// What becomes of tracked flows at the end of a delay, as deregistration_delay.then has it: leave | reset | rehash.
+std::string_view then_word(abi::TrackedFlows then);
+std::optional<abi::TrackedFlows> parse_then(std::string_view word);
 
 // What its probes say of a target (cp/health/rise_fall.h); its state follows from that, drains and listeners.
 enum class Health : std::uint8_t { initial, healthy, unhealthy };
+
+// How an operator wants targets drained; what is not said is the group's deregistration delay and what follows it.
+struct DrainTerms {
+  std::optional<std::chrono::seconds> deadline;  // from now; at most kMostDrain
+  std::optional<abi::TrackedFlows> then;         // once it is over: keep where they are, reset or rehash
+};
+inline constexpr std::chrono::seconds kMostDrain{86'400};
 
 // The live state of one target, kept across restarts of lb-cp.
 struct TargetStatus {
@@ -222,10 +232,11 @@ struct TargetStatus {
   StateReason reason = StateReason::registration_in_progress;
   std::string detail;  // the probe's own words
   std::int64_t since_unix_ms = 0;
-  bool drained_by_operator = false;     // lbctl drain
-  bool removed = false;                 // no longer in the config, kept until its delay is over
-  std::int64_t drain_ends_unix_ms = 0;  // valid while draining or unhealthy.draining
-  std::uint64_t flows = 0;              // tracked flows that name it, all workers
+  bool drained_by_operator = false;             // lbctl drain
+  bool removed = false;                         // no longer in the config, kept until its delay is over
+  std::int64_t drain_ends_unix_ms = 0;          // valid while draining or unhealthy.draining
+  std::optional<abi::TrackedFlows> drain_then;  // what becomes of flows then, if the drain says; else its group's attribute
+  std::uint64_t flows = 0;                      // tracked flows that name it, all workers
 };
 
 // The way to an address, mirrored from the kernel.

@@ -44,8 +44,9 @@ TargetDecision decide_leaving(const TargetGroup& group, bool fail_open, const Ta
   if (!moment.past(target.drain_ends_unix_ms)) {
     return {TargetState::draining, StateReason::deregistration_in_progress, 0, TrackedFlows::keep};
   }
-  const bool spared = fail_open && group.after_deregistration == TrackedFlows::reset;
-  return {TargetState::unused, StateReason::not_registered, 0, spared ? TrackedFlows::keep : group.after_deregistration};
+  const TrackedFlows then = target.drain_then.value_or(group.after_deregistration);
+  const bool spared = fail_open && then == TrackedFlows::reset;
+  return {TargetState::unused, StateReason::not_registered, 0, spared ? TrackedFlows::keep : then};
 }
 
 TargetDecision decide_unhealthy(const TargetGroup& group, bool fail_open, std::int64_t recovered, const TargetFacts& target,

@@ -36,14 +36,15 @@ inline constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 struct TargetFacts {
   std::uint32_t weight = 1;  // configured
   Health health = Health::initial;
-  StateReason failure = StateReason::none;   // of the last failed probe; none: no probe has come back yet
-  bool not_asked = false;                    // lb could not make its last probe
-  bool probed = true;                        // false: its group checks nothing
-  bool invalid = false;                      // its address is lb's own or a VIP
-  bool leaving = false;                      // drained by the operator or removed
-  std::int64_t drain_ends_unix_ms = 0;       // if leaving
-  std::int64_t unhealthy_since_unix_ms = 0;  // if unhealthy
-  std::int64_t ramp_from_unix_ms = 0;        // its slow start began then; 0: it has none
+  StateReason failure = StateReason::none;      // of the last failed probe; none: no probe has come back yet
+  bool not_asked = false;                       // lb could not make its last probe
+  bool probed = true;                           // false: its group checks nothing
+  bool invalid = false;                         // its address is lb's own or a VIP
+  bool leaving = false;                         // drained by the operator or removed
+  std::int64_t drain_ends_unix_ms = 0;          // if leaving
+  std::optional<abi::TrackedFlows> drain_then;  // if leaving: what becomes of its flows then; else the group's attribute
+  std::int64_t unhealthy_since_unix_ms = 0;     // if unhealthy
+  std::int64_t ramp_from_unix_ms = 0;           // its slow start began then; 0: it has none
 };
 
 struct TargetDecision {

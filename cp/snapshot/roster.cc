@@ -52,6 +52,7 @@ TargetFacts facts_of(const GroupRecord& group, const TargetRecord& target, bool 
           .invalid = target.local || is_vip,
           .leaving = leaving(target),
           .drain_ends_unix_ms = target.status.drain_ends_unix_ms,
+          .drain_then = target.status.drain_then,
           .unhealthy_since_unix_ms = target.unhealthy_since_unix_ms,
           .ramp_from_unix_ms = target.ramp_from_unix_ms};
 }
@@ -277,9 +278,16 @@ bool Roster::set_not_asked(const TargetKey& key, const std::string& detail) {
   return true;
 }
 
+void Roster::set_detail(const TargetKey& key, const std::string& detail) {
+  const auto group = groups_.find(key.group);
+  if (group == groups_.end()) return;
+  const auto target = group->second.targets.find(key);
+  if (target != group->second.targets.end()) target->second.status.detail = detail;
+}
+
 tl::expected<std::vector<TargetKey>, std::string> Roster::drain(const abi::IpAddress& address, std::uint16_t port,
                                                                 const std::optional<std::string>& group, bool drain,
-                                                                std::int64_t now_unix_ms) {
+                                                                std::int64_t now_unix_ms, const DrainTerms& terms) {
   if (group && (!groups_.contains(*group) || groups_.at(*group).removed))
     return tl::unexpected("no target group \"" + *group + "\"");
   std::vector<TargetKey> touched;
@@ -288,8 +296,10 @@ tl::expected<std::vector<TargetKey>, std::string> Roster::drain(const abi::IpAdd
     const auto at = record.targets.find({name, address, port});
     if (at == record.targets.end() || at->second.status.removed) continue;
     TargetStatus& status = at->second.status;
-    if (drain && !status.drained_by_operator)
-      status.drain_ends_unix_ms = now_unix_ms + in_ms(record.config.deregistration_delay);
+    if (drain && (!status.drained_by_operator || terms.deadline))
+      status.drain_ends_unix_ms = now_unix_ms + in_ms(terms.deadline.value_or(record.config.deregistration_delay));
+    if (!drain) status.drain_then.reset();
+    if (terms.then) status.drain_then = terms.then;
     status.drained_by_operator = drain;
     record.dirty = true;
     touched.push_back(at->first);

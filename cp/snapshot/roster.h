@@ -95,10 +95,13 @@ class Roster {
                   std::int64_t now_unix_ms);
   // Its last probe could not be made. Returns whether that is new.
   bool set_not_asked(const TargetKey& key, const std::string& detail);
-  // Drains or undrains the targets at address:port, in one group or all. Error: no such target.
+  // The last probe's own words, for people.
+  void set_detail(const TargetKey& key, const std::string& detail);
+  // Drains or undrains the targets at address:port, in one group or all. Draining what drains already changes only what
+  // `terms` say. Error: no such target.
   tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& address, std::uint16_t port,
                                                           const std::optional<std::string>& group, bool drain,
-                                                          std::int64_t now_unix_ms);
+                                                          std::int64_t now_unix_ms, const DrainTerms& terms = {});
   // The way to an address; `local`: it is this host's own.
   void set_path(const abi::IpAddress& address, const NextHop& next_hop, bool local);
 

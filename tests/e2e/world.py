@@ -152,7 +152,7 @@ class World:
         self.balancer.apply(self.config)
         groups = {case.web_group for case in ALL}
         for row in self.balancer.rows("targets"):
-            if row["target_group"] in groups and row["state"] == "draining":
+            if row["target_group"] in groups and row["state"] in ("draining", "unused"):
                 self.balancer.lbctl("undrain", row["address"], "--target-group", row["target_group"])
         # All in one question: a start of lbctl for each group took longer than most tests.
         wait_until("all web targets to be healthy", lambda: all(row["state"] == "healthy" for row in self.balancer.rows("targets")

@@ -23,7 +23,7 @@ ALLOWED = {
     "cp/explain": ["cp/model", "cp/config", "cp/snapshot", "dp/abi", "dp/base", "dp/net", "dp/lb", "tl/expected.hpp"],
     "cp/api": ["cp/model", "cp/explain", "dp/abi", "dp/lb/flow_census.h", "proto/", "grpcpp/", "google/protobuf/", "tl/expected.hpp"],
     "cp/control": ["cp/", "dp/abi", "dp/base", "dp/lb", "CLI/", "asio/", "nlohmann/", "spdlog/", "fmt/", "tl/expected.hpp"],
-    "cli": ["proto/", "grpcpp/", "google/protobuf/", "CLI/", "nlohmann/", "tl/expected.hpp"],
+    "cli": ["proto/", "pcap", "grpcpp/", "google/protobuf/", "CLI/", "nlohmann/", "tl/expected.hpp"],
     "replay": ["cp/model", "cp/config", "cp/snapshot", "cp/explain", "dp/abi", "dp/base", "dp/net", "dp/lb", "pcap", "CLI/", "yaml-cpp/",
                "nlohmann/", "tl/expected.hpp"],
     "bpf": ["dp/abi", "bpf/"],

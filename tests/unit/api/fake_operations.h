@@ -128,8 +128,20 @@ class FakeOperations : public Operations {
     if (text != planned_text) return tl::unexpected(outcome);
     return planned;
   }
-  tl::expected<std::vector<TargetKey>, std::string> drain(const abi::IpAddress& ip, std::uint16_t port,
-                                                          const std::optional<std::string>& group, bool drain) override {
+  Drained drain(const AddressPort& target, const std::optional<std::string>& group, const DrainTerms& terms) override {
+    drain_terms = terms;
+    return set_drained(target.address, target.port, group, true);
+  }
+  Drained undrain(const AddressPort& target, const std::optional<std::string>& group) override {
+    return set_drained(target.address, target.port, group, false);
+  }
+  bool freeze_health(bool frozen, const std::string& note) override {
+    const std::lock_guard lock(mutex);
+    const bool before = state.freeze.frozen();
+    if (frozen != before) state.freeze = frozen ? HealthFreeze{1'795'226'400'000, note} : HealthFreeze{};
+    return before;
+  }
+  Drained set_drained(const abi::IpAddress& ip, std::uint16_t port, const std::optional<std::string>& group, bool drain) {
     const std::lock_guard lock(mutex);
     std::vector<TargetKey> keys;
     for (LiveGroup& live_group : state.groups) {
@@ -144,6 +156,13 @@ class FakeOperations : public Operations {
     return keys;
   }
   explain::Context explain_context() override { return context; }
+  tl::expected<ExplainedConfig, std::string> explain_by(const HistoryPoint& point) override {
+    for (const ConfigRecord& record : records) {
+      if (point.generation ? record.generation <= *point.generation : record.number == point.number)
+        return ExplainedConfig{earlier_context, record};
+    }
+    return tl::unexpected<std::string>("no such configuration");
+  }
   std::string render(const Config& config) override {
     std::string text;
     for (const Vip& vip : config.vips) text += "vip " + vip.name + "\n";
@@ -158,6 +177,7 @@ class FakeOperations : public Operations {
   LiveState state = example_state();
   ApplyOutcome outcome;
   explain::Context context;
+  explain::Context earlier_context;
   bool broken = false;
   std::string applied_text;
   std::string applied_file;
@@ -165,6 +185,7 @@ class FakeOperations : public Operations {
   std::string planned_text;
   explain::Plan planned;
   std::optional<Edit> edited;
+  DrainTerms drain_terms;
   std::vector<ConfigRecord> records{
       {.number = 8,
        .unix_ms = 1'795'226'400'000,

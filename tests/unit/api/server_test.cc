@@ -404,6 +404,60 @@ TEST_F(ApiServerTest, DrainShowsTheTargetsAsTheyAreNow) {
   EXPECT_NE(unknown.error_message().find("no target group `gren`; there are: blue, green"), std::string::npos);
 }
 
+TEST_F(ApiServerTest, DrainPassesItsTermsOn) {
+  api::DrainRequest request;
+  request.set_target("10.77.2.2:80");
+  request.set_deadline_s(600);
+  request.set_then("reset");
+  api::DrainReply reply;
+  ASSERT_TRUE(call(&Stub::Drain, request, reply).ok());
+  EXPECT_EQ(operations_.drain_terms.deadline, std::chrono::seconds(600));
+  EXPECT_EQ(operations_.drain_terms.then, abi::TrackedFlows::reset);
+  request.set_deadline_s(86'401);
+  EXPECT_EQ(call(&Stub::Drain, request, reply).error_message().substr(0, 12), "deadline_s: ");
+  request.set_deadline_s(1);
+  request.set_then("explode");
+  EXPECT_EQ(call(&Stub::Drain, request, reply).error_message(), "then: `explode` is none of leave, reset, rehash");
+}
+
+TEST_F(ApiServerTest, FreezeIsShownWhereverHealthIs) {
+  api::FreezeRequest request;
+  request.set_frozen(true);
+  request.set_note("switch replaced");
+  api::FreezeReply reply;
+  ASSERT_TRUE(call(&Stub::Freeze, request, reply).ok());
+  EXPECT_FALSE(reply.was_frozen());
+  EXPECT_EQ(reply.freeze().note(), "switch replaced");
+  api::TargetList targets;
+  ASSERT_TRUE(call(&Stub::ListTargets, named(""), targets).ok());
+  EXPECT_EQ(targets.freeze().note(), "switch replaced");
+  api::TargetGroupList groups;
+  ASSERT_TRUE(call(&Stub::ListTargetGroups, named(""), groups).ok());
+  EXPECT_TRUE(groups.has_freeze());
+  request.set_frozen(false);
+  ASSERT_TRUE(call(&Stub::Freeze, request, reply).ok());
+  EXPECT_TRUE(reply.was_frozen());
+  EXPECT_FALSE(reply.has_freeze());
+  request.set_note(std::string(201, 'n'));
+  EXPECT_EQ(call(&Stub::Freeze, request, reply).error_message().substr(0, 6), "note: ");
+}
+
+TEST_F(ApiServerTest, FieldThatThisServerDoesNotKnowIsRefusedAndNamesWhoIsOlder) {
+  api::DrainRequest request;
+  request.set_target("10.77.2.2:80");
+  request.GetReflection()->MutableUnknownFields(&request)->AddVarint(900, 1);
+  api::DrainReply reply;
+  const auto refused = call(&Stub::Drain, request, reply);
+  EXPECT_EQ(refused.error_code(), StatusCode::FAILED_PRECONDITION);
+  EXPECT_NE(refused.error_message().find("DrainRequest has field number 900"), std::string::npos) << refused.error_message();
+  EXPECT_NE(refused.error_message().find("it is older than this client"), std::string::npos) << refused.error_message();
+  EXPECT_EQ(operations_.state.groups[0].targets[0].status.state, abi::TargetState::healthy) << "nothing was done";
+  api::ApplyRequest nested;
+  nested.mutable_terms()->GetReflection()->MutableUnknownFields(nested.mutable_terms())->AddVarint(900, 1);
+  api::ApplyReply applied;
+  EXPECT_EQ(call(&Stub::Apply, nested, applied).error_code(), StatusCode::FAILED_PRECONDITION);
+}
+
 TEST_F(ApiServerTest, FailureInsideBecomesAnErrorAndTheServerLives) {
   operations_.broken = true;
   api::VipList reply;

@@ -101,7 +101,7 @@ TEST_F(ControllerTest, WrongConfigurationChangesNothing) {
 
 TEST_F(ControllerTest, StateSurvivesARestart) {
   apply(config("{address: 10.9.9.1}, {address: 10.9.9.2}, {address: 10.9.9.3}"));
-  ASSERT_TRUE(controller_->drain(*parse_address("10.9.9.2"), 80, std::nullopt, true));
+  ASSERT_TRUE(controller_->drain(*parse_address_port("10.9.9.2:80"), std::nullopt, {}));
   apply(config("{address: 10.9.9.1}, {address: 10.9.9.2}"));
   const auto before = controller_->live();
   const std::vector<std::string> rows{"10.9.9.1 unavailable", "10.9.9.2 draining", "10.9.9.3 draining"};
@@ -116,10 +116,49 @@ TEST_F(ControllerTest, StateSurvivesARestart) {
 
 TEST_F(ControllerTest, DrainIsOnDiskWhenItIsToldAsDone) {
   apply(config("{address: 10.9.9.1}, {address: 10.9.9.2}"));
-  ASSERT_TRUE(controller_->drain(*parse_address("10.9.9.2"), 80, std::nullopt, true));
+  ASSERT_TRUE(controller_->drain(*parse_address_port("10.9.9.2:80"), std::nullopt, {}));
   std::ifstream state(directory_ / "state/state.json");
   const std::string text{std::istreambuf_iterator<char>(state), {}};
   EXPECT_NE(text.find("\"drained\":true"), std::string::npos);
+}
+
+TEST_F(ControllerTest, DrainsTermsAndTheFreezeOutliveARestart) {
+  apply(config("{address: 10.9.9.1}, {address: 10.9.9.2}"));
+  ASSERT_TRUE(controller_->drain(*parse_address_port("10.9.9.2:80"), std::nullopt, {900s, abi::TrackedFlows::reset}));
+  EXPECT_FALSE(controller_->freeze_health(true, "switch replaced"));
+  const std::int64_t ends = controller_->live()->groups[0].targets[1].status.drain_ends_unix_ms;
+  start();
+  const auto live = controller_->live();
+  EXPECT_EQ(live->groups[0].targets[1].status.drain_ends_unix_ms, ends);
+  EXPECT_EQ(live->groups[0].targets[1].drain_then, abi::TrackedFlows::reset);
+  EXPECT_EQ(live->freeze.note, "switch replaced");
+  EXPECT_EQ(events("health"), std::vector<std::string>{"frozen: switch replaced"}) << "said anew";
+  EXPECT_TRUE(controller_->freeze_health(false, ""));
+  EXPECT_FALSE(controller_->freeze_health(false, "")) << "twice is once";
+  start();
+  EXPECT_FALSE(controller_->live()->freeze.frozen());
+}
+
+TEST_F(ControllerTest, WhyByAnEarlierConfigurationIsOfThatOne) {
+  apply(config("{address: 10.9.9.1}"));
+  const auto first = controller_->history()[0];
+  apply(config("{address: 10.9.9.2}"));
+  const auto address_of = [](const ExplainedConfig& explained) {
+    for (const abi::Target& target : explained.context.snapshot->targets()) {
+      if ((target.flags & abi::kTargetLive) != 0 && target.weight > 0) return format_address(target.address);
+    }
+    return std::string("none");
+  };
+  const auto earlier = controller_->explain_by({first.number, {}});
+  ASSERT_TRUE(earlier) << earlier.error();
+  EXPECT_EQ(address_of(*earlier), "10.9.9.1");
+  EXPECT_EQ(earlier->record.number, first.number);
+  const auto at = controller_->explain_by({0, first.generation});
+  ASSERT_TRUE(at) << at.error();
+  EXPECT_EQ(at->record.number, first.number);
+  EXPECT_EQ(address_of(*controller_->explain_by({0, abi::Generation{first.generation.epoch + 9, 1}})), "10.9.9.2");
+  EXPECT_NE(controller_->explain_by({77, {}}).error().find("no configuration 77"), std::string::npos);
+  EXPECT_FALSE(controller_->explain_by({0, abi::Generation{0, 0}}));
 }
 
 TEST_F(ControllerTest, FileOfTheCommandLineWinsAtStartAndIsReadAgainOnReload) {

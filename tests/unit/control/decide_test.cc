@@ -135,6 +135,16 @@ TEST(Decide, LeavingTargetKeepsItsFlowsUntilTheDelayEnds) {
   EXPECT_EQ(only(group, targets, kNow + 300).tracked, TrackedFlows::reset);
 }
 
+TEST(Decide, WhatTheDrainSaysComesBeforeTheGroupsAttribute) {
+  TargetGroup group = tcp_group();
+  group.after_deregistration = abi::TrackedFlows::reset;
+  std::vector<TargetFacts> targets{leaving(kNow), healthy()};
+  targets[0].drain_then = TrackedFlows::rehash;
+  EXPECT_EQ(only(group, targets, kNow).tracked, TrackedFlows::rehash);
+  targets[0].drain_then = TrackedFlows::keep;
+  EXPECT_EQ(only(group, targets, kNow).tracked, TrackedFlows::keep);
+}
+
 TEST(Decide, LeavingTargetIsNotResetWhileItsGroupIsFailOpen) {
   TargetGroup group = tcp_group();
   group.after_deregistration = abi::TrackedFlows::reset;

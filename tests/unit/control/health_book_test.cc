@@ -96,6 +96,18 @@ TEST(HealthBook, CountsSurviveAChangeOfConfiguration) {
   EXPECT_EQ(world.health("blue", 1), Health::unhealthy);
 }
 
+TEST(HealthBook, WhileFrozenProbesAreShownAndNothingIsCounted) {
+  World world;
+  const ProbeSpec spec = world.apply(two_groups(1))[0];
+  world.take(spec, ProbeVerdict::ok);
+  const Health before = world.health("blue", 1);
+  for (int i = 0; i < 9; ++i) world.book.show(spec, {ProbeVerdict::failed, "refused", {}}, world.roster);
+  EXPECT_EQ(world.health("blue", 1), before);
+  EXPECT_EQ(world.roster.find({"blue", address(1), 80})->status.detail, "refused");
+  world.take(spec, ProbeVerdict::failed);
+  EXPECT_EQ(world.health("blue", 1), before) << "a thaw begins where the freeze did";
+}
+
 TEST(HealthBook, MassTimeoutIsHeldBackUntilAnotherGroupAnswers) {
   World world;
   Config config = two_groups(20);

@@ -204,6 +204,32 @@ TEST(Roster, DrainAndUndrain) {
   EXPECT_EQ(input_of(world.compile(), 1).weight, 1U);
 }
 
+TEST(Roster, DrainsOwnDeadlineAndEndAreKeptUntilUndrained) {
+  World world;
+  world.apply(config_of({1, 2}));
+  world.settle();
+  world.health(1, Health::healthy);
+  world.health(2, Health::healthy);
+  ASSERT_TRUE(world.roster.drain(address(1), 80, "blue", true, world.now, {3s, TrackedFlows::reset}));
+  ASSERT_TRUE(world.roster.drain(address(1), 80, "blue", true, kNow + 1'000)) << "says nothing, changes nothing";
+  World again;
+  again.roster.restore(world.roster.memory());
+  again.apply(config_of({1, 2}));
+  again.run_until(kNow + 2'999);
+  EXPECT_EQ(again.target(1).status.state, TargetState::draining);
+  again.run_until(kNow + 3'000);
+  EXPECT_EQ(again.target(1).status.state, TargetState::unused);
+  EXPECT_EQ(input_of(again.compile(), 1).tracked, TrackedFlows::reset);
+  ASSERT_TRUE(again.roster.drain(address(1), 80, "blue", true, again.now, {5s, TrackedFlows::rehash}));
+  EXPECT_EQ(input_of(again.compile(), 1).state, TargetState::draining) << "a later deadline goes";
+  again.run_until(kNow + 8'000);
+  EXPECT_EQ(input_of(again.compile(), 1).tracked, TrackedFlows::rehash);
+  ASSERT_TRUE(again.roster.drain(address(1), 80, "blue", false, again.now));
+  ASSERT_TRUE(again.roster.drain(address(1), 80, "blue", true, again.now));
+  EXPECT_EQ(again.target(1).status.drain_ends_unix_ms, kNow + 18'000) << "the group's delay";
+  EXPECT_EQ(again.target(1).status.drain_then, std::nullopt);
+}
+
 TEST(Roster, DrainOfAnUnknownTargetNamesIt) {
   World world;
   world.apply(config_of({1}));

@@ -25,13 +25,14 @@ SavedState sample(const std::string& text) {
   EXPECT_TRUE(roster.apply(config, 1000));
   roster.set_health({"blue", abi::IpAddress::v4(10, 0, 0, 1), 80}, Health::unhealthy, StateReason::timeout,
                     "words \"x\" \xff", 2000);
-  EXPECT_TRUE(roster.drain(*parse_address("2001:db8::1"), 81, std::nullopt, true, 3000));
+  EXPECT_TRUE(roster.drain(*parse_address("2001:db8::1"), 81, std::nullopt, true, 3000,
+                           {std::chrono::seconds(90), abi::TrackedFlows::reset}));
   roster.settle(3000, [](std::uint32_t) { return std::nullopt; });
   config.listeners[0].groups[0].name = "green";
   config.groups[0].name = "green";
   EXPECT_TRUE(roster.apply(config, 4000));
   roster.settle(4000, [](std::uint32_t) { return std::nullopt; });
-  return {text, "lb.yaml", 41, roster.memory()};
+  return {text, "lb.yaml", 41, roster.memory(), 0, {}, {}, {5000, "a switch \"is\" replaced"}};
 }
 
 class StateFileTest : public ::testing::Test {
@@ -78,6 +79,7 @@ TEST_F(StateFileTest, WhatWasSavedIsLoaded) {
   EXPECT_EQ(loaded.state->epoch, 41U);
   ASSERT_EQ(loaded.state->roster.groups.size(), 2U);
   EXPECT_EQ(loaded.state->roster.groups[0].config.health_check.matcher, (std::vector<StatusRange>{{200, 204}, {301, 301}}));
+  EXPECT_EQ(loaded.state->freeze, (HealthFreeze{5000, "a switch \"is\" replaced"}));
   EXPECT_EQ(encode_state(*loaded.state), encoded) << "nothing is lost on the way";
 }
 

@@ -361,14 +361,19 @@ TEST_F(WhyTest, NewFlowNamesSlotTargetNextHopAndOuterSource) {
   EXPECT_EQ(answer.next_hop, "02:00:00:00:00:0" + std::to_string(*answer.target) + " via eth1");
   EXPECT_EQ(answer.explanation, "No worker holds this flow. The next packet takes slot " + std::to_string(*answer.slot) +
                                     " of target group a, which belongs to " + target + ".");
-  ASSERT_EQ(answer.steps.size(), 7U) << text_of(answer);
+  ASSERT_EQ(answer.steps.size(), 9U) << text_of(answer);
   EXPECT_EQ(answer.steps[0], "listener lookup: TCP 192.0.2.10:80 → listener n of VIP n");
-  EXPECT_EQ(answer.steps[1], "flow lookup, worker 0: no entry");
-  EXPECT_EQ(answer.steps[2], "group by weight: a, weight 1 of 1");
-  EXPECT_EQ(answer.steps[3], "slot: " + std::to_string(*answer.slot) + " of 7 → " + target);
-  EXPECT_EQ(answer.steps[4], "target: " + target + " is healthy");
-  EXPECT_EQ(answer.steps[5], "next hop: " + answer.next_hop + ", MTU 1600");
-  EXPECT_EQ(answer.steps[6].rfind("ipip: outer source 100.64.0.", 0), 0U) << answer.steps[6];
+  EXPECT_EQ(answer.steps[1], "guard: pass");
+  EXPECT_EQ(answer.steps[2], "flow lookup, worker 0: no entry");
+  EXPECT_EQ(answer.steps[3], "group by weight: a, weight 1 of 1");
+  EXPECT_EQ(answer.steps[4].rfind("candidates: 10.77.2.1:80 42.9%, 10.77.2.2:80 28.6%", 0), 0U) << answer.steps[4];
+  EXPECT_EQ(answer.candidates.size(), 3U);
+  EXPECT_EQ(answer.guard, "pass");
+  EXPECT_EQ(answer.steps[5], "slot: " + std::to_string(*answer.slot) + " of 7 → " + target);
+  EXPECT_EQ(answer.steps[6], "target: " + target + " is healthy");
+  EXPECT_EQ(answer.steps[7], "next hop: " + answer.next_hop + ", MTU 1600");
+  EXPECT_EQ(answer.steps[8].rfind("ipip: outer source 100.64.0.", 0), 0U) << answer.steps[8];
+  EXPECT_EQ("ipip: " + answer.outer_header, answer.steps[8]);
 }
 
 TEST_F(WhyTest, LiveFlowNamesTheWorkerThatHoldsIt) {
@@ -502,13 +507,13 @@ TEST_F(WhyTest, FailOpenIsSaidSo) {
 
 TEST_F(WhyTest, AbsentDataPlaneIsSaidSo) {
   const Answer answer = ask();
-  EXPECT_EQ(answer.steps.at(1), "flow lookup: lb-dp is away, so there is no flow table to look into");
+  EXPECT_EQ(answer.steps.at(2), "flow lookup: lb-dp is away, so there is no flow table to look into");
 }
 
 TEST_F(WhyTest, ManyWorkersWithoutTheFlowAreSummedUp) {
   const Worker worker;
   const Answer answer = ask(std::vector<const Worker*>(20, &worker));
-  EXPECT_EQ(answer.steps.at(1), "flow lookup: 20 workers have no entry");
+  EXPECT_EQ(answer.steps.at(2), "flow lookup: 20 workers have no entry");
 }
 
 TEST_F(WhyTest, TargetWithoutAPortOfItsOwnIsShownWithTheListeners) {

@@ -1,0 +1,101 @@
+"""What operators ask for while traffic flows: drains with a deadline of their own, frozen health, captures explained."""
+
+import json
+import random
+import subprocess
+import time
+
+import pytest
+from scapy.all import ICMP, IP, TCP, UDP, Ether, Raw, wrpcap
+
+from tests.e2e import world
+from tests.e2e.connection import Connection
+from tests.lib.balancer import BIN
+from tests.lib.lab import LabError, wait_until
+
+
+@pytest.mark.cases(world.PLAIN[:1])
+def test_drain_ends_as_it_was_asked_to(up, case):
+    """The drain's own deadline and end hold, not the group's, and outlive lb-cp: the kept flow is reset, and --wait says so."""
+    with Connection(up.lab, case) as kept:
+        target = kept.ask()
+        address = case.target(target)
+        begun = time.monotonic()
+        wait = subprocess.Popen(list(map(str, up.balancer.lbctl_command(
+            "drain", address, "--group", case.web_group, "--deadline", "4s", "--then", "reset", "--wait"))), stdout=subprocess.PIPE, text=True)
+        try:
+            wait_until("the drain to begin", lambda: up.balancer.targets(case.web_group)[address]["state"] == "draining")
+            assert up.balancer.targets(case.web_group)[address]["drain_then"] == "reset"
+            up.balancer.kill_cp()
+            up.balancer.start_cp()
+            up.balancer.wait_connected()
+            if time.monotonic() - begun < 3:
+                assert kept.ask() == target
+            up.balancer.wait_state(case.web_group, address, "unused")
+            with pytest.raises(LabError, match="ConnectionResetError"):
+                kept.ask()
+            text, _ = wait.communicate(timeout=20)
+            assert "flows are reset with their next packet" in text or "flows have ended" in text, text
+        finally:
+            wait.kill()
+            wait.wait()
+            up.balancer.lbctl("undrain", address, "--group", case.web_group)
+
+
+@pytest.mark.cases(world.PLAIN[:1])
+def test_frozen_health_changes_no_weight(up, case):
+    """A target that dies while health is frozen keeps its share, also across a restart of lb-cp, and loses it after the thaw."""
+    address = case.target("t2")
+    share = up.balancer.targets(case.web_group)[address]["share"]
+    up.balancer.lbctl("freeze", "--note", "switch replaced")
+    try:
+        up.balancer.kill_cp()
+        up.balancer.start_cp()
+        up.balancer.wait_connected()
+        up.lab.nginx["t2"].kill()
+        wait_until("what the probe says to be shown", lambda: "refused" in up.balancer.targets(case.web_group)[address]["detail"])
+        row = up.balancer.targets(case.web_group)[address]
+        assert row["state"] == "healthy" and row["share"] == share
+        assert "switch replaced" in up.balancer.lbctl("get", "targets").stdout
+    finally:
+        up.balancer.lbctl("unfreeze")
+    up.balancer.wait_state(case.web_group, address, "unhealthy")
+    assert up.balancer.targets(case.web_group)[address]["share"] == 0
+
+
+def random_packets(case, count):
+    """Mostly for the case's listeners, some for nobody, some of no flow, some broken."""
+    dice = random.Random(5)
+    packets = []
+    for n in range(count):
+        head = Ether(src="02:00:00:00:00:c1", dst="02:00:00:00:00:1b") / IP(
+            src=f"198.51.100.{1 + n % 200}", dst=dice.choice([case.vip] * 6 + ["203.0.113.9"]), ttl=dice.choice([64] * 20 + [1]))
+        port = dice.choice([80, 80, 5201, 7000, 9, 443])
+        kind = dice.randrange(12)
+        if kind == 0:
+            packet = head / ICMP() / Raw(b"ping")
+        elif kind < 4:
+            packet = head / UDP(sport=20000 + n, dport=port) / Raw(b"x" * dice.randrange(40))
+        else:
+            packet = head / TCP(sport=20000 + n, dport=port, flags=dice.choice(["S", "S", "A", "PA", "FA", "R", "SF"]))
+        data = bytes(packet)
+        if kind == 11:
+            data = data[:dice.randrange(14, len(data))]
+        packets.append(Raw(data))
+    return packets
+
+
+@pytest.mark.cases(world.PLAIN[:1])
+def test_why_of_a_capture_agrees_with_lb_replay(up, case):
+    """Asked of the live system, every packet of a capture goes where lb-replay sends it with the same configuration."""
+    pcap, out, verdicts = (up.lab.folder / name for name in ("asked.pcap", "replayed.pcap", "replayed.jsonl"))
+    wrpcap(str(pcap), random_packets(case, 800), linktype=1)
+    subprocess.run([BIN / "lb-replay", "--config", up.config, "--in", pcap, "--out", out, "--json", verdicts], check=True)
+    replayed = [json.loads(line) for line in verdicts.read_text().splitlines()]
+    said = [json.loads(line) for line in up.balancer.lbctl("why", "--pcap", pcap, "-o", "json").stdout.splitlines()]
+    keys = ("n", "verdict", "reason", "listener", "target_group", "target", "flow", "out_len")
+    assert [{key: row[key] for key in keys} for row in said] == [{key: row[key] for key in keys} for row in replayed]
+    assert {row["verdict"] for row in said} == {"tx", "drop", "punt"}
+    text = up.balancer.lbctl("why", "--pcap", pcap).stdout
+    assert "\n800 packets: " in text
+    assert max(map(len, text.splitlines())) <= 80
