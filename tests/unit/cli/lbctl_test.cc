@@ -12,66 +12,12 @@
 
 #include "cli/client.h"
 #include "cli/table.h"
-#include "cp/api/server.h"
-#include "tests/unit/api/fake_operations.h"
+#include "tests/unit/cli/lbctl_fixture.h"
 
 namespace lb::cli {
 namespace {
 
-using cp::api_test::FakeOperations;
-using cp::api_test::TemporaryDirectory;
 using nlohmann::ordered_json;
-
-struct Outcome {
-  int code = 0;
-  std::string out;
-  std::string err;
-};
-
-class LbctlTest : public testing::Test {
- protected:
-  void SetUp() override {
-    const auto started = server_.start();
-    ASSERT_TRUE(started) << started.error();
-  }
-
-  Outcome lbctl(std::vector<std::string> arguments, const std::string& input = "", bool terminal = false, int rounds = 1) {
-    arguments.insert(arguments.end(), {"--socket", path_});
-    std::istringstream in(input);
-    std::ostringstream out;
-    std::ostringstream err;
-    const Io io{.in = in, .out = out, .err = err, .terminal = terminal, .wait = [&](std::chrono::milliseconds time) {
-                  waited_ = time;
-                  if (between_rounds_) between_rounds_();
-                  return --rounds > 0;
-                }};
-    Outcome outcome;
-    outcome.code = run(arguments, io);
-    outcome.out = out.str();
-    outcome.err = err.str();
-    return outcome;
-  }
-
-  std::string file(const std::string& content) {
-    const std::string name = directory_.path() + "/lb.yaml";
-    std::ofstream(name) << content;
-    return name;
-  }
-
-  static std::size_t widest_line(const std::string& text) {
-    std::istringstream lines(text);
-    std::size_t widest = 0;
-    for (std::string line; std::getline(lines, line);) widest = std::max(widest, display_width(line));
-    return widest;
-  }
-
-  TemporaryDirectory directory_;
-  std::string path_ = directory_.path() + "/cp.sock";
-  FakeOperations operations_;
-  cp::ApiServer server_{operations_, {.socket_path = path_, .group = ""}};
-  std::chrono::milliseconds waited_{0};
-  std::function<void()> between_rounds_;
-};
 
 TEST_F(LbctlTest, TargetsAreATableOfAtMost80Columns) {
   const Outcome outcome = lbctl({"get", "targets"});
@@ -505,39 +451,6 @@ TEST_F(LbctlTest, SeveralTargetsAreDrainedAndWaitedFor) {
   const Outcome partly = lbctl({"drain", "10.9.9.9:80", "10.77.2.3:80"});
   EXPECT_EQ(partly.code, kExitError);
   EXPECT_NE(partly.out.find("10.77.2.3:80"), std::string::npos) << "the others are drained all the same";
-}
-
-TEST_F(LbctlTest, DrainSaysWhenAndWhatThen) {
-  const Outcome drained = lbctl({"drain", "10.77.2.2:80", "--deadline", "10m", "--then", "reset"});
-  EXPECT_EQ(drained.code, kExitOk) << drained.err;
-  EXPECT_EQ(operations_.drain_terms.deadline, std::chrono::minutes(10));
-  EXPECT_EQ(operations_.drain_terms.then, abi::TrackedFlows::reset);
-  EXPECT_EQ(lbctl({"drain", "10.77.2.2:80"}).code, kExitOk);
-  EXPECT_EQ(operations_.drain_terms.deadline, std::nullopt) << "the group's";
-  for (const char* bad : {"10x", "-1", "25h", "m", "1 0"})
-    EXPECT_EQ(lbctl({"drain", "10.77.2.2:80", "--deadline=" + std::string(bad)}).code, kExitError) << bad;
-  EXPECT_EQ(lbctl({"drain", "10.77.2.2:80", "--then", "explode"}).code, kExitError);
-}
-
-TEST_F(LbctlTest, DrainThatIsOverSaysWhatBecomesOfTheFlows) {
-  cp::LiveTarget& target = operations_.state.groups[0].targets[0];
-  target.status.drain_ends_unix_ms = 4'000'000'000'000;
-  target.drain_then = abi::TrackedFlows::reset;
-  between_rounds_ = [&] { target.status.state = abi::TargetState::unused; };
-  const Outcome outcome = lbctl({"drain", "10.77.2.2:80", "--wait"}, "", false, 9);
-  EXPECT_NE(outcome.out.find("the delay is over: 41 flows are reset with their next packet\n"), std::string::npos)
-      << outcome.out;
-}
-
-TEST_F(LbctlTest, FreezeAndUnfreezeAreSaidEverywhere) {
-  EXPECT_NE(lbctl({"freeze", "--note", "switch replaced"}).out.find("health is frozen since"), std::string::npos);
-  EXPECT_NE(lbctl({"get", "targets"}).out.find("(switch replaced): lbctl unfreeze"), std::string::npos);
-  EXPECT_NE(lbctl({"get", "target-groups"}).out.find("health is frozen"), std::string::npos);
-  EXPECT_NE(lbctl({"version"}).out.find("frozen since"), std::string::npos);
-  EXPECT_NE(lbctl({"doctor", "-o", "wide"}).out.find("look  health"), std::string::npos);
-  EXPECT_EQ(lbctl({"unfreeze"}).out, "health is unfrozen\n");
-  EXPECT_EQ(lbctl({"unfreeze"}).out, "health was not frozen\n");
-  EXPECT_EQ(lbctl({"get", "targets"}).out.find("frozen"), std::string::npos);
 }
 
 TEST_F(LbctlTest, DoctorNamesWhatIsBad) {
