@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::uint16_t kHeadroomBytes = 128;
 constexpr std::uint16_t kTailroomBytes = 256;
+constexpr WayBack kSomeWay{.neighbour = {2, 0, 0, 0, 0, 1}, .own = {2, 0, 0, 0, 0, 2}, .used = 1};
 
 std::string_view word(FlowResult flow) {
   return flow == FlowResult::hit ? "hit" : flow == FlowResult::fresh ? "new" : "none";
@@ -78,19 +79,13 @@ class PacketExplainer::Impl final : public ExtraPackets {
     if (is_ip) answer.key = packet.key;
     std::optional<std::uint32_t> holder;
     if (status.result == net::ParseResult::ok) {
-      if (is_reply_of_live_flow(packet.key)) {
-        answer.answer = why(context_, packet.key, now_ns_);
-        return answer;
-      }
-      holder = meet(packet.key);
+      holder = meet_flow_of(packet.key);
+      if (!holder) holder = meet(packet.key);
       const std::uint8_t flags = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp) ? packet.tcp_flags : 0;
       answer.answer = why(own_, packet.key, now_ns_, {.tcp_flags = flags, .candidates = false});
       if (answer.answer.slot && answer.answer.group) answer.answer.candidates = candidates(*answer.answer.group);
     }
-    if (const auto reply = quoted_reply(frame, status, packet); reply && is_reply_of_live_flow(*reply)) {
-      answer.answer = why(context_, *reply, now_ns_);
-      return answer;
-    }
+    if (const auto reply = quoted_reply(frame, status, packet)) meet_flow_of(*reply);
     run(frame, !is_ip || status.result == net::ParseResult::other_ip, answer);
     answer.answer.worker = answer.answer.entry ? holder : std::nullopt;
     return answer;
@@ -111,23 +106,23 @@ class PacketExplainer::Impl final : public ExtraPackets {
       newest = view;
       known->second = worker;
     }
-    if (newest) copy_flow(flows_, hash, *newest, now_ns_);
+    if (!newest) return known->second;
+    // Over which neighbour a nat flow's replies leave is in lb-dp's own memory: one like it stands in.
+    if (newest->way != 0) newest->way = flows_.ways().learn(key.source, kSomeWay, 0, 0);
+    copy_flow(flows_, hash, *newest, now_ns_);
     return known->second;
   }
 
-  // The way back of a nat flow is in lb-dp's own memory: such a reply is answered from the live tables. Those of flows that
-  // this capture has shown are run like any packet.
-  bool is_reply_of_live_flow(const net::FlowKey& key) const {
+  // The flow that a nat target's reply belongs to.
+  std::optional<std::uint32_t> meet_flow_of(const net::FlowKey& reply) {
     const lb::Snapshot& snapshot = *context_.snapshot;
-    if (is_vip(vip_table_of(snapshot), key.destination)) return false;
-    const auto listeners = return_listeners(snapshot, key.source, key.source_port, key.protocol);
-    if (listeners.empty()) return false;
-    const auto shown = [&](std::uint32_t listener) {
-      const Hash128 hash = flow_hash(flows_.hash_keys(), forward_key(snapshot, snapshot.listeners()[listener], key));
-      const auto view = flows_.peek(hash, now_ns_);
-      return view && view->way != 0;
-    };
-    return std::ranges::none_of(listeners, shown);
+    std::optional<std::uint32_t> holder;
+    if (is_vip(vip_table_of(snapshot), reply.destination)) return holder;
+    for (const std::uint32_t listener : return_listeners(snapshot, reply.source, reply.source_port, reply.protocol)) {
+      const auto found = meet(forward_key(snapshot, snapshot.listeners()[listener], reply));
+      if (found) holder = found;
+    }
+    return holder;
   }
 
   // What a nat target's reply would be to the packet that an ICMP error on its way to the client quotes.
