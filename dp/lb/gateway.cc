@@ -71,7 +71,10 @@ void make_ready(Work& work, std::uint32_t i) {
   if (is_icmp(packet)) {
     if (const auto quoted = net::quoted_flow(work.burst->data[i], packet)) packet.key = *quoted;
   }
-  work.hash[i] = work.hash_of(work.options.flows->hash_keys(), either_way(packet.key));
+  FlowTable& flows = *work.options.flows;
+  work.general |= std::uint64_t{1} << i;
+  work.hash[i] = work.hash_of(flows.hash_keys(), either_way(packet.key));
+  work.first[i] = first_line(work.hash[i], flows.state().line_count);
 }
 
 // ---- back from an appliance
