@@ -1,8 +1,9 @@
 """The chaos clients: real TCP connections to several VIPs, watched one by one. client.py OPTIONS_JSON
 
 OPTIONS: {"populations": {NAME: {"address", "tcp_port", "udp_port"}}, "idle", "busy", "new_per_second"}. Each population has
-`idle` connections that rest until they are asked, `busy` ones that send and fetch 4 KB five times a second, and new ones that
-are opened all the time, exchange three messages and end. Datagrams every 5 ms show how long nothing was answered.
+`idle` connections that rest until they are asked, `busy` ones that send and fetch 4 KB five times a second (every
+twentieth fetches 256 KB, so that there is always something on its way to the client), and new ones that are opened all the time,
+exchange three messages and end. Datagrams every 5 ms show how long nothing was answered.
 
 A line on stdin is a command, a line on stdout its answer (JSON):
   fill           connections that broke are made anew; done when all have spoken with their target
@@ -22,7 +23,8 @@ from tests.chaos.server import ANSWER, HEADER
 
 PATIENCE = 30  # seconds for an answer: several retransmissions of TCP
 PACE = 0.2  # seconds between two messages of a busy connection
-BUSY_BYTES, SMALL_BYTES = 4096, 64
+BUSY_BYTES, SMALL_BYTES, LONG_BYTES = 4096, 64, 256 << 10
+LONG_EVERY = 20  # of the busy connections
 DATAGRAM_PACE, DATAGRAM_FLOWS = 0.005, 4
 NEW_MESSAGES = 3
 IDLE, BUSY, NEW = "idle", "busy", "new"
@@ -33,9 +35,9 @@ class Broken(Exception):
 
 
 class Connection:
-    def __init__(self, population, kind, now):
+    def __init__(self, population, kind, now, long=False):
         self.population, self.kind, self.opened = population, kind, now
-        self.target, self.asked_at, self.number, self.ended = None, now, 0, False
+        self.target, self.asked_at, self.number, self.ended, self.long = None, now, 0, False, long
         self.into, self.out = bytearray(), bytearray()
         family = socket.AF_INET6 if ":" in population.address else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
@@ -47,8 +49,9 @@ class Connection:
     def ask(self, now):
         size = BUSY_BYTES if self.kind == BUSY and self.number > 0 else SMALL_BYTES
         self.number += 1
-        self.asked_at, self.wanted = now, max(size, ANSWER.size)
-        self.out += HEADER.pack(size, size, self.number) + bytes(size - HEADER.size)
+        wanted = LONG_BYTES if self.long and self.number > 1 else size
+        self.asked_at, self.wanted = now, max(wanted, ANSWER.size)
+        self.out += HEADER.pack(size, wanted, self.number) + bytes(size - HEADER.size)
 
     def write(self):
         while self.out:
@@ -85,7 +88,7 @@ class Population:
     def __init__(self, name, address, tcp_port, udp_port):
         self.name, self.address, self.tcp_port, self.udp_port = name, address, tcp_port, udp_port
         self.connections = {IDLE: set(), BUSY: set(), NEW: set()}
-        self.datagrams, self.next_datagram = [], 0
+        self.datagrams, self.next_datagram, self.opened = [], 0, 0
         for _ in range(DATAGRAM_FLOWS):
             made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
             made.setblocking(False)
@@ -127,7 +130,8 @@ class Clients:
     # Connections.
 
     def open(self, population, kind, now):
-        connection = Connection(population, kind, now)
+        population.opened += kind == BUSY
+        connection = Connection(population, kind, now, kind == BUSY and population.opened % LONG_EVERY == 1)
         population.connections[kind].add(connection)
         self.selector.register(connection.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
 
@@ -215,7 +219,7 @@ class Clients:
                     self.open(population, kind, time.monotonic())
                     if number % 50 == 49:
                         yield
-        while self.waiting((IDLE, BUSY)) and time.monotonic() < end:
+        while [c for c in self.waiting((IDLE, BUSY)) if c.kind == IDLE or c.target is None] and time.monotonic() < end:
             yield
         late = self.waiting((IDLE,))
         short = sum(self.options[kind] - len(p.connections[kind]) for p in self.populations for kind in (IDLE, BUSY))

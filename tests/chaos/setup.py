@@ -15,7 +15,8 @@ from tests.lib.lab import CLIENT, LB, Lab, LabError, run
 TCP_PORT, UDP_PORT, HEALTH_PORT = 9000, 9001, 9002
 TARGETS = ("t1", "t2", "t3")
 SPARE = "t4"
-MODES = ("ipip",)
+MODES = ("ipip", "nat")
+THROUGH_LB = ("nat",)  # modes whose replies go through lb: no target has the VIP
 FLOOD_SOURCES = "198.18.0.0/15", "2001:db8:f00d::/48"
 
 
@@ -67,11 +68,13 @@ def config(targets=TARGETS, weights=None, attributes=None, spoiled=False):
 
 
 class Taps:
-    """Counts packets to VIPs that reach the kernel of lb's namespace: those that XDP has passed."""
+    """Counts packets to VIPs, and replies that lb has to translate, that reach the kernel of lb's namespace: those that XDP has passed."""
 
     def __init__(self, lab):
         self.counts = collections.Counter()
         self.vips = {socket.inet_pton(socket.AF_INET6 if p.family == "v6" else socket.AF_INET, p.vip): p.name for p in POPULATIONS}
+        far = {"v4": socket.inet_pton(socket.AF_INET, labs.FAR_V4), "v6": socket.inet_pton(socket.AF_INET6, labs.FAR_V6)}
+        self.vips |= {far[p.family]: p.name for p in POPULATIONS if p.mode in THROUGH_LB}  # whom replies through lb are for
         self.socket = labs.socket_inside(lab, LB, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.socket.bind(("eth0", 3))
         self.socket.settimeout(0.2)
@@ -127,7 +130,8 @@ class Clients:
 
 class World:
     def __init__(self, idle, busy, new_per_second, flows_per_worker=65536):
-        self.lab = Lab("lbchaos", "/run/lb-chaos", vips=[p.vip for p in POPULATIONS], targets=4, queues=2)
+        self.lab = Lab("lbchaos", "/run/lb-chaos", vips=[p.vip for p in POPULATIONS if p.mode not in THROUGH_LB], targets=4, queues=2,
+                       nat_vips=[p.vip for p in POPULATIONS if p.mode in THROUGH_LB])
         self.flows_per_worker = flows_per_worker
         self.balancer = self.taps = self.clients = None
         self.options = (idle, busy, new_per_second)
