@@ -99,7 +99,10 @@ constexpr std::uint64_t region_fingerprint() {
   h = size_align<FlowRegionHeader>(h);
   h = mix_all(h, offsetof(FlowRegionHeader, size_bytes), offsetof(FlowRegionHeader, node_secret),
               offsetof(FlowRegionHeader, worker_count), offsetof(FlowRegionHeader, lines_per_worker),
-              offsetof(FlowRegionHeader, directory_offset), offsetof(FlowRegionHeader, lines_offset));
+              offsetof(FlowRegionHeader, directory_offset), offsetof(FlowRegionHeader, lines_offset),
+              offsetof(FlowRegionHeader, ways_offset));
+  h = size_align<NatWays>(h);
+  h = mix_all(h, offsetof(NatWays, last_used_s), kNatWays);
   h = size_align<FlowLine>(h);
   h = mix_all(h, offsetof(FlowLine, key), offsetof(FlowLine, meta), offsetof(FlowLine, sequence));
   h = mix_all(h, offsetof(FlowRegionHeader, translations_offset), offsetof(FlowRegionHeader, translations_per_worker));

@@ -1,7 +1,7 @@
 // The flow region: every worker's flow table in memory that outlives lb-dp (a file on hugetlbfs or tmpfs, mode 0600).
 //
 //   FlowRegionHeader | u64 directory[target_capacity] | FlowLine[worker_count][lines_per_worker]
-//                    | Translation[worker_count][translations_per_worker]
+//                    | Translation[worker_count][translations_per_worker] | NatWays[worker_count]
 //
 // Writer of a line: its worker alone, between two increments of `sequence` (odd while it is being written). Readers: other
 // workers and lb-cp, by atomics, believing that a flow is absent only if its lines' numbers stood still. Writer of header
@@ -16,7 +16,7 @@
 namespace lb::abi {
 
 inline constexpr std::uint64_t kFlowRegionMagic = 0x3130776f6c66626c;  // "lbflow01"
-inline constexpr std::uint32_t kRegionVersion = 1;
+inline constexpr std::uint32_t kRegionVersion = 2;
 inline constexpr std::uint32_t kFlowsPerLine = 5;
 
 // Five flows in one cache line, 12 bytes each and 4 for the line.
@@ -73,6 +73,18 @@ struct alignas(kCacheLineBytes) Translation {
   std::array<std::uint64_t, 2> way{};   // back to the client: a WayBack (dp/lb/ways_back.h)
 };
 static_assert(sizeof(Translation) == 128);
+// The ways back to clients that entries of nat flows name by number (dp/lb/ways_back.h). Beside the entries, for a reply may
+// be all that a flow shows after a restart: a client that only receives sends nothing until it has received.
+struct NatWay {
+  std::uint64_t low = 0;
+  std::uint64_t high = 0;  // 0: free; stored last
+};
+inline constexpr std::uint32_t kNatWays = 64 * 128;  // sets × ways
+struct alignas(kCacheLineBytes) NatWays {
+  std::array<NatWay, kNatWays> ways{};
+  std::array<std::uint32_t, kNatWays> last_used_s{};  // CLOCK_MONOTONIC; the owner's alone
+};
+static_assert(sizeof(NatWays) == 160 * 1024);
 
 struct alignas(kCacheLineBytes) FlowRegionHeader {
   std::uint64_t magic = 0;
@@ -88,7 +100,8 @@ struct alignas(kCacheLineBytes) FlowRegionHeader {
   std::uint64_t written_at_unix_ns = 0;  // CLOCK_REALTIME, kept fresh: ticks wrap, so an old region is not believed
   std::uint64_t translations_offset = 0;
   std::uint64_t translations_per_worker = 0;
-  std::uint64_t reserved[4] = {};
+  std::uint64_t ways_offset = 0;
+  std::uint64_t reserved[3] = {};
 };
 static_assert(sizeof(FlowRegionHeader) == 192);
 

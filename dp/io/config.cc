@@ -33,6 +33,8 @@ constexpr auto kDrivers = std::to_array<std::pair<std::string_view, Driver>>({
     {"pci", Driver::pci},
 });
 
+constexpr auto kSwitch = std::to_array<std::pair<std::string_view, bool>>({{"on", true}, {"off", false}});
+
 std::uint32_t line_of(const YAML::Node& node) {
   return node.Mark().is_null() ? 0 : static_cast<std::uint32_t>(node.Mark().line) + 1;
 }
@@ -276,6 +278,11 @@ void read_tunables(Section& root, DpConfig& config) {
   }
   punt.number("packets_per_second", 1, 1U << 24, config.punt.packets_per_second);
   punt.finish();
+
+  Section sandbox = root.section("sandbox");
+  config.sandbox.user_required = sandbox.text("user", config.sandbox.user);
+  sandbox.choice("seccomp", kSwitch, config.sandbox.seccomp);
+  sandbox.finish();
 }
 
 }  // namespace

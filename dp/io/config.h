@@ -69,6 +69,11 @@ struct DpConfig {
     std::string tap = "lbtap0";                // empty: none; for ports whose twin is a netdev that cannot take frames back
     std::uint32_t packets_per_second = 10000;  // per worker, all ports; above it packets are dropped as punt_failed
   } punt;
+  struct {
+    std::string user = "lb";     // whom lb-dp becomes once it serves
+    bool user_required = false;  // it stands in the file: not to have it is an error
+    bool seccomp = true;
+  } sandbox;
 };
 
 std::string_view to_string(Driver driver);

@@ -30,9 +30,11 @@ bool is_valid(std::uint64_t key, std::uint32_t meta) {
 
 }  // namespace
 
-FlowTable::FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows,
-                     const NodeSecret& secret) noexcept
-    : state_{lines.data(), lines.size(), target_flows.data(), target_flows.size()}, hash_keys_(make_hash_keys(secret)) {
+FlowTable::FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows, const NodeSecret& secret,
+                     abi::NatWays* ways)
+    : state_{lines.data(), lines.size(), target_flows.data(), target_flows.size()},
+      hash_keys_(make_hash_keys(secret)),
+      ways_(ways) {
   for (std::uint32_t& flows : target_flows) put(flows, 0);
   for (abi::FlowLine& line : lines) {
     put(line.overflow, 0);
@@ -46,7 +48,7 @@ FlowTable::FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> ta
         set_entry(line, i, 0, 0);
         continue;
       }
-      if (meta_way(line.meta[i]) != 0) set_way({&line, i}, 0);  // of a process that is gone
+      if (ways == nullptr && meta_way(line.meta[i]) != 0) set_way({&line, i}, 0);  // of a process that is gone
       if ((line.meta[i] & kSecondLine) != 0) add_overflow(state_, other_line(n, line.key[i], lines.size()), 1);
       count_target(state_, meta_target(line.meta[i]), 1);
       ++state_.flows;

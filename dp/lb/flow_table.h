@@ -82,7 +82,9 @@ class FlowTable {
   // `lines`: this worker's, at least 2, zeroed or re-attached. `target_flows`: entries by target id, this worker's
   // block of the stats region (may be empty: not counted). Both outlive the table and are written by this worker alone.
   // Reads every line once: mends what a crash has torn, counts entries, target_flows and overflows afresh.
-  FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows, const NodeSecret& secret) noexcept;
+  // `ways`: of the same run as the lines, and outlives the table; nullptr: new ones, and entries lose theirs.
+  FlowTable(std::span<abi::FlowLine> lines, std::span<std::uint32_t> target_flows, const NodeSecret& secret,
+            abi::NatWays* ways = nullptr);
 
   // Lines that hold `flows` at the highest load in use, 7/8.
   static std::uint64_t lines_for(std::uint64_t flows);

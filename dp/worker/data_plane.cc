@@ -20,6 +20,7 @@
 #include "dp/io/bpf_dir.h"
 #include "dp/io/eal.h"
 #include "dp/io/interface.h"
+#include "dp/worker/confine.h"
 
 namespace lb::worker {
 namespace {
@@ -92,12 +93,15 @@ tl::expected<void, std::string> DataPlane::start() {
   auto stats = StatsRegion::create(workers, config_.capacity.listeners, config_.capacity.targets, rte_get_tsc_hz());
   if (!stats) return tl::unexpected(stats.error());
   stats_ = std::move(*stats);
+  std::vector<abi::MacAddress> port_macs;
+  for (const auto& port : ports_->list()) port_macs.push_back(port.info.mac);
   auto flows = FlowRegion::open({.name = config_.name,
                                  .path = config_.flow_table.path,
                                  .workers = workers,
                                  .flows_per_worker = config_.flow_table.flows_per_worker,
                                  .translations_per_worker = config_.flow_table.translations_per_worker,
-                                 .target_capacity = config_.capacity.targets});
+                                 .target_capacity = config_.capacity.targets,
+                                 .ports = std::move(port_macs)});
   if (!flows) return tl::unexpected(flows.error());
   flows_ = std::move(*flows);
   auto store = SnapshotStore::open(config_.state_dir);
@@ -154,11 +158,27 @@ void DataPlane::stop_workers() {
   if (launched_) rte_eal_mp_wait_lcore();
 }
 
+// Nothing that needs privilege comes after this.
+tl::expected<void, std::string> DataPlane::confine() {
+  const auto user = become(config_.sandbox.user, config_.sandbox.user_required, config_.state_dir);
+  if (!user) return tl::unexpected("sandbox.user: " + user.error());
+  if (!*user && ::geteuid() == 0) spdlog::warn("there is no user '{}': lb-dp goes on as root", config_.sandbox.user);
+  if (!config_.sandbox.seccomp) {
+    spdlog::warn("sandbox.seccomp is off");
+    return {};
+  }
+  const auto filtered = filter_system_calls();
+  if (!filtered) return tl::unexpected("sandbox.seccomp: " + filtered.error());
+  spdlog::info("confined: user {}, system calls {}", ::geteuid(), *filtered ? "filtered" : "not filtered in this build");
+  return {};
+}
+
 tl::expected<void, std::string> DataPlane::serve(int stop_fd) {
   SnapshotReader reader(*this, store_.get());
   reader.restore();  // first: the first packet is forwarded already
   launch_workers();
   if (auto r = reader.listen(config_.control_socket); !r) return r;
+  if (auto r = confine(); !r) return r;
   spdlog::info("{} is ready: {} workers, {} ports, control socket {}", config_.name, workers_.size(), ports_->list().size(),
                config_.control_socket);
   notify_manager("READY=1");

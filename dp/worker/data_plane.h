@@ -54,6 +54,7 @@ class DataPlane final : public GenerationSink {
   void launch_workers();
   void stop_workers();
   void report_laggard();
+  tl::expected<void, std::string> confine();
   void feed_watchdog();
   void refresh_own_addresses();
 

@@ -21,6 +21,7 @@
 
 #include "dp/abi/fingerprint.h"
 #include "dp/lb/translations.h"
+#include "dp/lb/ways_back.h"
 
 namespace lb::worker {
 namespace {
@@ -38,9 +39,15 @@ constexpr std::uint64_t aligned(std::uint64_t n, std::uint64_t to) {
 }
 
 std::uint64_t region_bytes(const abi::FlowRegionHeader& header, std::uint32_t workers) {
-  return header.lines_offset +
-         (sizeof(abi::FlowLine) * header.lines_per_worker + sizeof(abi::Translation) * header.translations_per_worker) *
-             workers;
+  return header.lines_offset + (sizeof(abi::FlowLine) * header.lines_per_worker +
+                                sizeof(abi::Translation) * header.translations_per_worker + sizeof(abi::NatWays)) *
+                                   workers;
+}
+
+std::uint64_t ways_offset(const abi::FlowRegionHeader& header, std::uint32_t workers) {
+  return header.lines_offset + (sizeof(abi::FlowLine) * header.lines_per_worker +
+                                sizeof(abi::Translation) * header.translations_per_worker) *
+                                   workers;
 }
 
 std::uint64_t translations_offset(const abi::FlowRegionHeader& header, std::uint32_t workers) {
@@ -59,6 +66,7 @@ abi::FlowRegionHeader wanted_header(const FlowRegionOptions& options) {
   header.lines_offset = aligned(header.directory_offset + 8 * header.target_capacity, 4096);
   header.translations_per_worker = options.translations_per_worker;
   header.translations_offset = translations_offset(header, header.worker_count);
+  header.ways_offset = ways_offset(header, header.worker_count);
   header.size_bytes = region_bytes(header, header.worker_count);
   return header;
 }
@@ -81,7 +89,8 @@ std::string misfit(const abi::FlowRegionHeader& found, const abi::FlowRegionHead
   }
   if (found.size_bytes != region_bytes(wanted, found.worker_count) || found.directory_offset != wanted.directory_offset ||
       found.lines_offset != wanted.lines_offset ||
-      found.translations_offset != translations_offset(found, found.worker_count)) {
+      found.translations_offset != translations_offset(found, found.worker_count) ||
+      found.ways_offset != ways_offset(found, found.worker_count)) {
     return "size or offsets differ";
   }
   const std::uint64_t now = unix_ns();
@@ -173,6 +182,11 @@ tl::expected<void, std::string> FlowRegion::move_in(const FlowRegion& old, const
   for (std::uint32_t w = 0; w < old.header_->worker_count; ++w) translations_from.emplace_back(old.translations(w));
   for (std::uint32_t w = 0; w < wanted.worker_count; ++w) translations_to.push_back(translations(w));
   const std::uint64_t homeless = rehome_translations(translations_from, translations_to);
+  std::vector<const abi::NatWays*> ways_from;
+  std::vector<abi::NatWays*> ways_to;
+  for (std::uint32_t w = 0; w < old.header_->worker_count; ++w) ways_from.push_back(&old.ways(w));
+  for (std::uint32_t w = 0; w < wanted.worker_count; ++w) ways_to.push_back(&ways(w));
+  merge_ways(ways_from, ways_to);
   if (::rename(beside.c_str(), path_.c_str()) != 0)
     return tl::unexpected(fmt::format("{}: rename: {}", beside, std::strerror(errno)));
   spdlog::info(
@@ -234,7 +248,10 @@ tl::expected<std::unique_ptr<FlowRegion>, std::string> FlowRegion::open(const Fl
   std::string errors;
   for (const std::string& path : candidates(options)) {
     auto region = open_at(path, wanted);
-    if (region) return region;
+    if (region) {
+      for (std::uint32_t w = 0; w < options.workers; ++w) shut_strange_ways((*region)->ways(w), options.ports);
+      return region;
+    }
     errors += (errors.empty() ? "" : "; ") + region.error();
   }
   return tl::unexpected(fmt::format("flow region of {} MiB: {}", wanted.size_bytes >> 20, errors));
@@ -258,6 +275,11 @@ std::span<abi::Translation> FlowRegion::translations(std::uint32_t worker) const
   auto* const bytes = reinterpret_cast<std::byte*>(header_);
   auto* const first = reinterpret_cast<abi::Translation*>(bytes + header_->translations_offset);
   return {first + worker * header_->translations_per_worker, header_->translations_per_worker};
+}
+
+abi::NatWays& FlowRegion::ways(std::uint32_t worker) const {
+  auto* const first = reinterpret_cast<abi::NatWays*>(reinterpret_cast<std::byte*>(header_) + header_->ways_offset);
+  return first[worker];
 }
 
 Reattached FlowRegion::reattach(const Snapshot& snapshot) {

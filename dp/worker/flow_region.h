@@ -28,6 +28,7 @@ struct FlowRegionOptions {
   std::uint64_t flows_per_worker = 0;
   std::uint64_t translations_per_worker = 0;
   std::uint32_t target_capacity = 0;
+  std::vector<abi::MacAddress> ports;  // their MACs, by lb-dp's own index
 };
 
 class FlowRegion {
@@ -53,6 +54,7 @@ class FlowRegion {
   [[nodiscard]] std::uint32_t workers() const { return header_->worker_count; }
   [[nodiscard]] std::span<abi::FlowLine> lines(std::uint32_t worker) const;
   [[nodiscard]] std::span<abi::Translation> translations(std::uint32_t worker) const;
+  [[nodiscard]] abi::NatWays& ways(std::uint32_t worker) const;
   [[nodiscard]] const NodeSecret& secret() const { return header_->node_secret; }
   [[nodiscard]] int read_only_fd() const { return read_only_.get(); }
   [[nodiscard]] bool taken_over() const { return taken_over_; }

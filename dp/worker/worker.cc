@@ -47,7 +47,7 @@ Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports&
 void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes, SnatBook& snat) {
   const std::span<abi::FlowLine> lines = region.lines(index_);
   for (std::uint32_t worker = 0; worker < region.workers(); ++worker) tables_.emplace_back(region.lines(worker));
-  flows_.emplace(lines, target_flows_, region.secret());
+  flows_.emplace(lines, target_flows_, region.secret(), &region.ways(index_));
   pipeline_.emplace(PipelineOptions{.flows = &*flows_,
                                     .stats = &counted_,
                                     .listener_stats = listener_stats_.data(),

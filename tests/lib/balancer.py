@@ -47,6 +47,7 @@ memory: {{mode: no_huge, size_mb: 128}}
 idle: {{after_empty_polls: 100, sleep_us: 200}}
 flow_table: {{flows_per_worker: {self.flows_per_worker}, path: {self.lab.folder}/flows}}
 capacity: {{targets: 4096, listeners: 1024}}
+sandbox: {{user: {"root" if "ASAN_OPTIONS" in os.environ else "nobody"}}}  # the sanitizers write their reports as who they are
 """
 
     # Daemons.

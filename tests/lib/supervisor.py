@@ -49,6 +49,8 @@ class Supervisor:
         self.path = f"{self.folder.name}/notify"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
+        os.chmod(self.folder.name, 0o711)  # as systemd's: a daemon reports under another user than it was started as
+        os.chmod(self.path, 0o666)
         self.stopping = False
         self.process = None
         signal.signal(signal.SIGTERM, self.stop)

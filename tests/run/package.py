@@ -36,6 +36,7 @@ def fill(tree):
         put(page, tree / f"usr/share/man/man{page.suffix[1:]}" / page.name)
     for page in sorted((ROOT / "docs").glob("*.md")):
         put(page, tree / "usr/share/doc/lb" / page.name)
+    put(ROOT / "configs/lb.sysusers", tree / "usr/lib/sysusers.d/lb.conf")
     put(ROOT / "LICENSE", tree / "usr/share/doc/lb/copyright")
     (tree / "etc/lb").mkdir(parents=True)
 
@@ -69,7 +70,8 @@ Description: kernel-bypass L4 load balancer
 """)
     # Services are enabled by the operator, once /etc/lb/dp.yaml says what this machine has.
     for name in ("postinst", "postrm"):
-        (folder / name).write_text("#!/bin/sh\nset -e\nif [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n")
+        user = "if command -v systemd-sysusers >/dev/null; then systemd-sysusers lb.conf; fi\n" if name == "postinst" else ""
+        (folder / name).write_text(f"#!/bin/sh\nset -e\n{user}if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n")
         (folder / name).chmod(0o755)
     return architecture
 

@@ -1,7 +1,9 @@
 """The shipped units, and the supervisor that stands in for systemd where there is none."""
 
+import ctypes
 import os
 import pathlib
+import pwd
 import signal
 import subprocess
 import sys
@@ -69,8 +71,33 @@ def test_a_killed_and_a_stopped_daemon_are_started_again(tmp_path):
     assert not pathlib.Path(f"/proc/{pids(seen)[-1]}").exists()
 
 
-def test_lb_dp_itself_is_started_again_when_it_stands_still(tmp_path):
-    """READY comes, signs of life go on coming, and end with SIGSTOP: the shipped unit's rules replace the process."""
+PTRACE_INTERRUPT, PTRACE_SEIZE, WAIT_FOR_THREADS = 0x4207, 0x4206, 0x40000000
+
+
+def hold_thread(pid, name):
+    """One thread stands still and the others go on: as if it looped without an end. Returns it, for bury_thread()."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    thread = next(int(task.name) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() if name in (task / "comm").read_text())
+    for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
+        assert libc.ptrace(request, thread, None, None) == 0, os.strerror(ctypes.get_errno())
+    return thread
+
+
+def bury_thread(thread):
+    """Waits for the end of a thread that is held: until we have seen it, its process cannot go."""
+    while os.WIFSTOPPED(os.waitpid(thread, WAIT_FOR_THREADS)[1]):
+        pass
+
+
+def status_of_threads(pid):
+    """Of each thread: field → text."""
+    texts = [(task / "status").read_text() for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+    return [dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line) for text in texts]
+
+
+def test_lb_dp_itself_is_confined_and_started_again_when_it_or_one_worker_stands_still(tmp_path):
+    """READY comes, signs of life go on coming, and end with SIGSTOP: the shipped unit's rules replace the process. So they do when a
+    worker alone moves no more. In every thread root, capabilities and the system calls of a break-in are gone."""
     config = tmp_path / "dp.yaml"
     config.write_text(f"""name: lb-watched
 control_socket: {tmp_path}/dp.sock
@@ -82,6 +109,7 @@ idle: {{after_empty_polls: 100, sleep_us: 1000}}
 flow_table: {{flows_per_worker: 1024, path: {tmp_path}/flows}}
 capacity: {{targets: 64, listeners: 64}}
 punt: {{tap: none}}
+sandbox: {{user: nobody}}
 """)
     with open(tmp_path / "log", "wb") as log:
         supervisor = subprocess.Popen([*SUPERVISOR, ROOT / "configs/lb-dp.service", BIN / "lb-dp", "--config", config], cwd=ROOT, stdout=log,
@@ -97,11 +125,19 @@ punt: {{tap: none}}
     try:
         wait(lambda: said("is ready") == 1, 60)
         first = child()
+        nobody = str(pwd.getpwnam("nobody").pw_uid)
+        for status in status_of_threads(first):
+            assert status["Uid"].split() == [nobody] * 4 and int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+            assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
         time.sleep(3)  # three times WatchdogSec: it feeds
         assert child() == first, (tmp_path / "log").read_text()
         os.kill(first, signal.SIGSTOP)
         wait(lambda: said("is ready") == 2, 60)
-        assert child() not in (None, first) and said("gave no sign of life") == 1
+        second = child()
+        assert second not in (None, first) and said("gave no sign of life") == 1
+        bury_thread(hold_thread(second, "worker"))
+        wait(lambda: said("is ready") == 3, 60)
+        assert child() not in (None, second) and said("gave no sign of life") == 2
     finally:
         supervisor.terminate()
         supervisor.wait(15)

@@ -23,7 +23,7 @@ TEST(Abi, DropReasonsMapToTheirCounters) {
 TEST(Abi, FingerprintsAreThoseOfTheirVersions) {
   EXPECT_EQ(kSnapshotVersion, 1U);
   EXPECT_EQ(snapshot_fingerprint(), 0x8b992a221f94dc3aU);
-  EXPECT_EQ(kRegionVersion, 1U);
+  EXPECT_EQ(kRegionVersion, 2U);
   EXPECT_EQ(region_fingerprint(), 0xeec0d62136f76e6U);
 }
 

@@ -37,6 +37,8 @@ TEST(DpConfigTest, DefaultsFillWhatTheFileLeavesOut) {
   EXPECT_EQ(config->capacity.listeners, 16384U);
   EXPECT_EQ(config->idle.after_empty_polls, 0U);
   EXPECT_EQ(config->punt.tap, "lbtap0");
+  EXPECT_EQ(config->sandbox.user, "lb");
+  EXPECT_TRUE(config->sandbox.seccomp);
 }
 
 TEST(DpConfigTest, EveryMistakeIsReportedWithFileLineAndField) {
@@ -52,6 +54,7 @@ TEST(DpConfigTest, EveryMistakeIsReportedWithFileLineAndField) {
       {"idle:\n  sleep_us: 0\n", "dp.yaml:5: idle.sleep_us: must be a number from 1 to 1000"},
       {"control_socket: dp.sock\n", "dp.yaml:4: control_socket: must be an absolute path"},
       {"name: a/b\n", "dp.yaml:4: name: must be 1 to 32 bytes without '/' and blanks"},
+      {"sandbox: {seccomp: maybe}\n", "dp.yaml:4: sandbox.seccomp: unknown value 'maybe'; known: on, off"},
       {"punt: {tap: a-name-that-is-too-long}\n",
        "dp.yaml:4: punt.tap: must be an interface name: 1 to 15 bytes without '/', ':' and blanks"},
       {"capacity: {targets: 2000000}\n", "dp.yaml:4: capacity.targets: must be a number from 1 to 1048576"},

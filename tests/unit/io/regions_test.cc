@@ -8,6 +8,7 @@
 
 #include "dp/abi/fingerprint.h"
 #include "dp/lb/flow_ops.h"
+#include "dp/lb/ways_back.h"
 #include "dp/worker/flow_region.h"
 #include "dp/worker/generation_switch.h"
 #include "dp/worker/stats_region.h"
@@ -114,6 +115,20 @@ TEST_F(FlowRegionTest, AnotherNumberOfWorkersTakesTheFlowsAlong) {
     EXPECT_FALSE(FlowRegion::open(options_)) << "the new file is locked as the old one was";
     EXPECT_FALSE(std::filesystem::exists(options_.path + ".new"));
   }
+}
+
+TEST_F(FlowRegionTest, WaysBackToClientsStayOverARestartAndAChangeOfWorkers) {
+  constexpr abi::IpAddress kClient = abi::IpAddress::v4(203, 0, 113, 5);
+  const WayBack way{.neighbour = {2, 0, 0, 0, 0, 7}, .own = {2, 0, 0, 0, 1, 1}, .used = 1};
+  options_.ports = {way.own};
+  const std::uint32_t number = WaysBack(&open()->ways(1)).learn(kClient, way, 0, 10);
+  for (const std::uint32_t workers : {2U, 3U, 1U}) {
+    options_.workers = workers;
+    const auto region = open();
+    EXPECT_EQ(WaysBack(&region->ways(workers - 1)).at(kClient, number), way) << workers;
+  }
+  options_.ports = {{2, 0, 0, 0, 1, 2}};
+  EXPECT_EQ(WaysBack(&open()->ways(0)).at(kClient, number).used, 0) << "another interface";
 }
 
 TEST_F(FlowRegionTest, WhatAStartLeftHalfMovedIsNotTaken) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 namespace lb {
 namespace {
 
@@ -39,6 +41,48 @@ TEST(WaysBack, FullGivesNoWayUntilOneHasRestedLongerThanAnyFlow) {
   for (std::uint8_t n = 2; n < WaysBack::kWays; ++n) ways.learn(kClient, way(n), 0, 14'000);
   const std::uint32_t number = ways.learn(kClient, way(200), 0, 100 + 14'401);
   EXPECT_EQ(ways.at(kClient, number), way(200));
+}
+
+TEST(WaysBack, MemoryOfAnEarlierRunKeepsTheWays) {
+  abi::NatWays memory;
+  const std::uint32_t number = WaysBack(&memory).learn(kClient, way(1), 0, 10);
+  EXPECT_EQ(WaysBack(&memory).at(kClient, number), way(1));
+  EXPECT_EQ(WaysBack(&memory).learn(kClient, way(1), 0, 20), number);
+}
+
+TEST(WaysBack, AWayOverAPortThatIsAnotherNowIsShutAndItsNumberIsNotGivenOut) {
+  const abi::MacAddress other{2, 0, 0, 0, 9, 9};
+  const std::vector<std::vector<abi::MacAddress>> changed{{other}, {other, other}};
+  for (const auto& ports : changed) {
+    abi::NatWays memory;
+    const std::uint32_t number = WaysBack(&memory).learn(kClient, way(1), 0, 10);
+    shut_strange_ways(memory, ports);
+    EXPECT_EQ(WaysBack(&memory).at(kClient, number).used, 0);
+    EXPECT_NE(WaysBack(&memory).learn(kClient, way(2), number, 11), number);
+  }
+  abi::NatWays memory;
+  const std::uint32_t number = WaysBack(&memory).learn(kClient, way(1), 0, 10);
+  shut_strange_ways(memory, std::vector<abi::MacAddress>{other, way(1).own});
+  EXPECT_EQ(WaysBack(&memory).at(kClient, number), way(1));
+}
+
+TEST(WaysBack, WorkersThatShareTheirFlowsShareTheirWays) {
+  abi::NatWays one;
+  abi::NatWays two;
+  const std::uint32_t same = WaysBack(&one).learn(kClient, way(1), 0, 10);
+  ASSERT_EQ(WaysBack(&two).learn(kClient, way(1), 0, 12), same);
+  const std::uint32_t clash = WaysBack(&one).learn(kClient, way(2), 0, 10);
+  ASSERT_EQ(WaysBack(&two).learn(kClient, way(3), 0, 10), clash);
+  const std::uint32_t lone = WaysBack(&two).learn(kClient, way(4), 0, 10);
+  abi::NatWays merged;
+  const std::vector<const abi::NatWays*> from{&one, &two};
+  const std::vector<abi::NatWays*> to{&merged};
+  merge_ways(from, to);
+  WaysBack ways(&merged);
+  EXPECT_EQ(ways.at(kClient, same), way(1));
+  EXPECT_EQ(ways.at(kClient, clash).used, 0) << "the number meant two ways";
+  EXPECT_EQ(ways.at(kClient, lone), way(4));
+  EXPECT_GT(ways.learn(kClient, way(5), 0, 20), lone);
 }
 
 }  // namespace
