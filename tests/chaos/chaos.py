@@ -114,9 +114,9 @@ def main():
     parser.add_argument("-k", dest="expression", default="", help="only events with this in their name")
     parser.add_argument("--json", help="write the rows there as well")
     parser.add_argument("--junit", help=argparse.SUPPRESS)
-    parser.add_argument("--idle", type=int, default=800, help="resting connections of each mode and family (default 800)")
-    parser.add_argument("--busy", type=int, default=200, help="transferring ones (default 200)")
-    parser.add_argument("--new", type=int, default=40, help="new connections a second (default 40)")
+    parser.add_argument("--idle", type=int, default=900, help="resting connections of each mode and family (default 900)")
+    parser.add_argument("--busy", type=int, default=100, help="transferring ones (default 100)")
+    parser.add_argument("--new", type=int, default=20, help="new connections a second (default 20)")
     options = parser.parse_args()
     for name in options.events:
         if name not in events.EVENTS:

@@ -113,7 +113,7 @@ def chaos(expression, _):
     """With fewer connections than ./run chaos."""
     path = REPORTS / "chaos.xml"
     path.unlink(missing_ok=True)
-    command = ["/usr/bin/python3", "tests/chaos/chaos.py", "--idle", "240", "--busy", "60", "--new", "20", "--junit", path]
+    command = ["/usr/bin/python3", "tests/chaos/chaos.py", "--idle", "120", "--busy", "40", "--new", "10", "--junit", path]
     settle(path, "chaos", call([*command, *(["-k", expression] if expression else [])], 15, {"LB_BUILD": str(BUILD)}))
 
 

@@ -70,7 +70,7 @@ TEST(WaysBack, WorkersThatShareTheirFlowsShareTheirWays) {
   abi::NatWays one;
   abi::NatWays two;
   const std::uint32_t same = WaysBack(&one).learn(kClient, way(1), 0, 10);
-  ASSERT_EQ(WaysBack(&two).learn(kClient, way(1), 0, 12), same);
+  ASSERT_EQ(WaysBack(&two).learn(kClient, way(1), 0, 10), same);
   const std::uint32_t clash = WaysBack(&one).learn(kClient, way(2), 0, 10);
   ASSERT_EQ(WaysBack(&two).learn(kClient, way(3), 0, 10), clash);
   const std::uint32_t lone = WaysBack(&two).learn(kClient, way(4), 0, 10);
