@@ -122,6 +122,18 @@ def cp_killed(world):
     world.undrain("t1")
 
 
+def cp_killed_often(world, kills=100):
+    population = setup.POPULATIONS[0]
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    world.balancer.kill_cp()
+    world.balancer.kill_cp_often(kills, population.target("t2"), f"tcp-{population.name}")
+    time.sleep(HOLD)
+    yield
+    world.undrain("t1")
+
+
 def dp_ended(world, number):
     world.drain("t1")
     yield Promise(off_hash="t1")
@@ -234,4 +246,4 @@ def syn_flood(world):
 
 EVENTS = {event.__name__.replace("_", "-"): event for event in (
     target_added, weight_changed, target_drained, drain_ended, target_removed, target_unhealthy, target_unhealthy_kept, all_unhealthy,
-    cp_killed, dp_killed, dp_crashed, dp_restarted, dp_away, dp_stopped, both_killed, workers_more, workers_fewer, syn_flood)}
+    cp_killed, cp_killed_often, dp_killed, dp_crashed, dp_restarted, dp_away, dp_stopped, both_killed, workers_more, workers_fewer, syn_flood)}

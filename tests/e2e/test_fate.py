@@ -79,6 +79,28 @@ def test_cp_restart_under_load(up, case):
     up.balancer.wait_all_healthy(case.web_group)
 
 
+@pytest.mark.cases(world.ONE_OF_EACH_MODE[:1])
+def test_cp_killed_at_random_moments(up, case):
+    """Killed while it starts, publishes and stores, under load and churn: no request fails, no flow moves, no table changes."""
+    def tables():
+        return {row["name"]: row["table_hash"] for row in up.balancer.rows("target-groups")}
+
+    before = tables()
+    with Connection(up.lab, case) as kept, Load(up.lab, case) as load:
+        target = kept.ask()
+        wait_until("the load to run", lambda: load.requests() > 100)
+        up.balancer.kill_cp()
+        other = next(name for name in up.lab.targets if name != target)
+        up.balancer.kill_cp_often(8, case.target(other), case.web_group)
+        seen = load.requests()
+        wait_until("requests with the last lb-cp", lambda: load.requests() > seen + 100)
+        assert kept.ask() == target
+        result = load.finish()
+    assert result["errors"] == []
+    up.balancer.wait_all_healthy(case.web_group)
+    wait_until("the tables of before", lambda: tables() == before)
+
+
 @pytest.mark.cases(world.ONE_OF_EACH_MODE)
 def test_drain_outlives_cp(up, case):
     """What the operator asked for is kept: a drained target is still draining after lb-cp was killed."""

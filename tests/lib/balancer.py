@@ -3,7 +3,10 @@
 import json
 import os
 import pathlib
+import random
 import signal
+import subprocess
+import time
 
 from tests.lib.lab import LB, LabError, run, wait_until
 
@@ -76,9 +79,12 @@ sandbox: {{user: {"root" if "ASAN_OPTIONS" in os.environ else "nobody"}}}  # the
         status = self.dp_socket.stat()
         return status.st_ino, status.st_ctime_ns
 
-    def start_cp(self):
+    def launch_cp(self):
         self.cp = self.lab.start(LB, "lb-cp", BIN / "lb-cp", "--socket", self.cp_socket, "--dp-socket", self.dp_socket, "--state-dir",
                                  self.cp_state, "--metrics", METRICS)
+
+    def start_cp(self):
+        self.launch_cp()
         wait_until("lb-cp's answer", lambda: self.cp.require_running() and self.lbctl("get", "workers").returncode == 0, 30)
 
     def wait_connected(self):
@@ -102,6 +108,20 @@ sandbox: {{user: {"root" if "ASAN_OPTIONS" in os.environ else "nobody"}}}  # the
 
     def lbctl(self, *arguments, check=True):
         return run(self.lbctl_command(*arguments), check=check)
+
+    def kill_cp_often(self, kills, target, group):
+        """Kills lb-cp at random moments of its start and of its work, while an operator drains and undrains a target."""
+        moments = random.Random(kills)
+        for number in range(kills):
+            self.launch_cp()
+            time.sleep(moments.uniform(0, 0.3))
+            with subprocess.Popen(list(map(str, self.lbctl_command("undrain" if number % 2 else "drain", target, "--target-group", group))),
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+                time.sleep(moments.uniform(0, 0.2))
+                self.kill_cp()
+        self.start_cp()
+        self.wait_connected()
+        self.lbctl("undrain", target, "--target-group", group)
 
     def json(self, *arguments):
         return json.loads(self.lbctl(*arguments, "-o", "json").stdout)

@@ -190,6 +190,47 @@ TEST_F(SnapshotReaderTest, AfterLbCpHasGoneTheNextOneIsServed) {
   EXPECT_EQ(receive<abi::Hello>(second).header.kind, abi::MessageKind::hello);
 }
 
+// lb-cp sends nothing that is not sealed, and messages arrive whole or not at all: wherever it is killed, what lb-dp has of
+// a publication is its first messages. After each of them: the generation in force is a whole one, and the next lb-cp is
+// served.
+TEST_F(SnapshotReaderTest, LbCpKilledAfterAnyStepOfPublishingLeavesAWholeGeneration) {
+  constexpr int kSteps = 6;
+  for (std::uint64_t step = 0; step <= kSteps; ++step) {
+    SCOPED_TRACE(step);
+    const abi::Generation good{2 * step + 1, 1};
+    const abi::Generation next{2 * step + 1, 2};
+    {
+      const io::Fd cp = connect();
+      if (step > 0) receive<abi::Hello>(cp);
+      publish(cp, {.generation = good, .segment_id = 100 + step});
+      sink_.moved = step > 4;
+      const SnapshotSpec spec{.generation = next, .segment_id = 200 + step, .target_id = 1};
+      const Bytes segment = make_segment(spec);
+      const Bytes root = make_root(spec, segment);
+      if (step > 0) send_segment(cp, spec, segment);
+      if (step > 1) send_segment(cp, {.segment_id = 300}, make_segment({.segment_id = 300}));
+      if (step > 2) send_root(cp, next, root);
+      if (step > 3) receive<abi::Verdict>(cp);  // of the good one
+      if (step > 5) receive<abi::Active>(cp);
+    }
+    turn();
+    sink_.moved = true;
+    turn();
+    EXPECT_EQ(sink_.in_force->generation(), step > 2 ? next : good);
+    EXPECT_EQ(sink_.in_force->targets().size(), step > 2 ? 2U : 1U);
+
+    const io::Fd successor = connect();
+    EXPECT_EQ(receive<abi::Hello>(successor).generation, sink_.in_force->generation());
+    const SnapshotSpec after{.generation = {2 * step + 2, 1}, .segment_id = 200 + step};
+    publish(successor, after);  // the same number for other bytes: what was left behind is not taken for them
+    EXPECT_EQ(verdict(successor), abi::Refusal::none);
+    EXPECT_EQ(receive<abi::Active>(successor).generation, after.generation);
+  }
+  const abi::Generation last = sink_.in_force->generation();
+  restart();
+  EXPECT_EQ(sink_.in_force->generation(), last);
+}
+
 TEST_F(SnapshotReaderTest, AcceptedThenActiveOnceEveryWorkerHasMoved) {
   const io::Fd cp = connect();
   receive<abi::Hello>(cp);

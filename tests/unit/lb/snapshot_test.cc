@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
 
 #include "tests/unit/lb/world.h"
@@ -277,6 +278,53 @@ TEST(SnapshotMutation, RandomWordsAreRefusedOrHarmless) {
     if (const auto opened = original.open()) use(**opened);
     std::memcpy(original.root.data(), saved.data(), saved.size());
   }
+}
+
+// What a disk, a build of another day or a torn write leaves: none of it is authored, so the checksums are as wrong as the
+// rest.
+TEST(SnapshotDamage, AHundredThousandDamagedSnapshotsAreRefusedByName) {
+  const WorldBytes original = test::make_bytes(small_world());
+  World other_world = small_world();
+  other_world.add_target(other_world.add_group(abi::ForwardingMode::gue), abi::IpAddress::v4(10, 9, 9, 9));
+  const WorldBytes other = test::make_bytes(other_world);
+  std::mt19937_64 random(11);
+  std::map<abi::Refusal, int> refusals;
+  AlignedBytes foreign(2 * original.root.size());
+  for (int round = 0; round < 100'000; ++round) {
+    SegmentBytes root = original.root.segment();
+    SegmentBytes slots = original.slots.segment();
+    const bool in_root = random() % 4 != 0;
+    const AlignedBytes& part = in_root ? original.root : original.slots;
+    SegmentBytes& damaged = in_root ? root : slots;
+    std::size_t at = 0;
+    std::byte flip{};
+    switch (random() % 4) {
+      case 0:  // cut short
+        damaged.bytes = damaged.bytes.first(random() % part.size());
+        break;
+      case 1:  // a bit or more of a byte
+        at = random() % part.size();
+        flip = static_cast<std::byte>(random() % 255 + 1);
+        part.at<std::byte>(at) ^= flip;
+        break;
+      case 2:  // of another snapshot
+        damaged = in_root ? root : other.slots.segment();
+        if (in_root) slots = other.slots.segment();
+        break;
+      default:  // no snapshot at all
+        for (std::size_t i = 0; i < 256; i += 8) foreign.at<std::uint64_t>(i) = random();
+        damaged.bytes = foreign.segment().bytes.first(random() % foreign.size());
+    }
+    const auto opened = Snapshot::open(root, [&](std::uint64_t) { return &slots; });
+    part.at<std::byte>(at) ^= flip;
+    ASSERT_FALSE(opened) << "round " << round;
+    ASSERT_FALSE(opened.error().text.empty());
+    ++refusals[opened.error().refusal];
+  }
+  for (const auto refusal : {abi::Refusal::size, abi::Refusal::magic, abi::Refusal::checksum})
+    EXPECT_GT(refusals[refusal], 1000) << abi::to_string(refusal);
+  EXPECT_EQ(refusals[abi::Refusal::none], 0);
+  EXPECT_TRUE(original.open());
 }
 
 }  // namespace
