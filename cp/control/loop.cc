@@ -200,6 +200,8 @@ void Controller::Loop::commit(bool force) {
   if (probes_due_) plan_probes();
   if (followed_ != roster_.membership()) follow_members();
   arm_deadline();
+  // Behind the generation, which is on its way by then.
+  if (store_due_) asio::post(io_, [this] { store_if_due(); });
   if (!due && !force) return;
   live_.reset();
   const abi::Generation generation{latest_.epoch, latest_.n + 1};
@@ -270,14 +272,27 @@ void Controller::Loop::store_now(Publishing publishing) {
   store_timer_.cancel();
   store_scheduled_ = false;
   awaited_stores_ += publishing == Publishing::waits ? 1 : 0;
+  ++begun_stores_;
   asio::post(disk_, [this, publishing, state = saved_state()] {
     auto result = store_.save(encode_state(state));
     asio::post(io_, [this, publishing, result = std::move(result)] { stored(result, publishing); });
   });
 }
 
+// What many operators change while the disk is busy is stored together.
+void Controller::Loop::store_if_due() {
+  if (!store_due_ || begun_stores_ != ended_stores_) return;
+  store_due_ = false;
+  store_now(Publishing::goes_on);
+}
+
 void Controller::Loop::stored(const tl::expected<void, std::string>& result, Publishing publishing) {
   awaited_stores_ -= publishing == Publishing::waits ? 1 : 0;
+  ++ended_stores_;
+  const auto waited = stored_waiters_.upper_bound(ended_stores_);
+  for (auto at = stored_waiters_.begin(); at != waited; ++at) at->second.set_value();
+  stored_waiters_.erase(stored_waiters_.begin(), waited);
+  store_if_due();
   const std::string error = result ? "" : result.error();
   if (error != store_error_) event({unix_ms_now(), "state", "", result ? "stored" : "not stored", "", error});
   store_error_ = error;
@@ -360,8 +375,8 @@ Drained Controller::Loop::drain(const AddressPort& target, const std::optional<s
                                 const DrainTerms& terms) {
   auto touched = roster_.drain(target.address, target.port, group, drain, unix_ms_now(), terms);
   if (!touched) return touched;
-  commit();
-  asio::post(io_, [this] { store_now(Publishing::goes_on); });  // behind the generation, which is on its way by then
+  store_due_ = true;
+  changed();
   return touched;
 }
 
@@ -377,7 +392,12 @@ bool Controller::Loop::freeze_health(bool frozen, const std::string& note) {
 std::future<void> Controller::Loop::when_stored() {
   std::promise<void> promise;
   auto future = promise.get_future();
-  asio::post(disk_, [promise = std::move(promise)]() mutable { promise.set_value(); });
+  const std::uint64_t wanted = begun_stores_ + (store_due_ ? 1 : 0);
+  if (wanted <= ended_stores_) {
+    promise.set_value();
+  } else {
+    stored_waiters_.emplace(wanted, std::move(promise));
+  }
   return future;
 }
 

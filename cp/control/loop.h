@@ -112,6 +112,7 @@ class Controller::Loop {
   void store_soon();
   enum class Publishing : std::uint8_t { goes_on, waits };  // for the store to be durable
   void store_now(Publishing publishing);
+  void store_if_due();
   void stored(const tl::expected<void, std::string>& result, Publishing publishing);
   [[nodiscard]] SavedState saved_state() const;
   void answer_waiters(abi::Generation generation, const std::string& why);
@@ -195,6 +196,10 @@ class Controller::Loop {
 
   bool store_scheduled_ = false;
   unsigned awaited_stores_ = 0;  // that publishing waits for
+  bool store_due_ = false;       // as soon as the disk is done with the one before and the change is compiled
+  std::uint64_t begun_stores_ = 0;
+  std::uint64_t ended_stores_ = 0;
+  std::multimap<std::uint64_t, std::promise<void>> stored_waiters_;  // by the store they wait for
   std::string store_error_;
 
   std::optional<DataPlane> data_plane_;  // present while connected
