@@ -1,7 +1,7 @@
-// lb-gen: a traffic generator for one DPDK port, made for `./run linerate`. It sends UDP packets of N flows to a VIP,
+// lb-gen: a traffic generator for one DPDK port, made for `./run linerate`. It sends UDP or TCP packets of N flows to a VIP,
 // stamps each with the TSC, and takes back what comes home: forwarded as it was, or inside an outer IPv4 header.
 //
-//   lb-gen EAL-OPTIONS -- --dst 198.18.0.1 --flows 65536 [--size 64] [--queues N] [--dst-mac M]
+//   lb-gen EAL-OPTIONS -- --dst 198.18.0.1 --flows 65536 [--protocol ack] [--size 64] [--queues N] [--dst-mac M]
 //
 // Each line on standard input is one run, "RATE SECONDS": packets a second (0: all the port takes) and how long to send.
 // For each it prints one JSON line: packets sent, received and lost, rates over the time of sending, and percentiles of the
@@ -22,6 +22,7 @@
 #include <cstdio>
 #include <cstring>
 #include <iostream>
+#include <map>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -33,22 +34,33 @@ constexpr std::uint32_t kFcsBytes = 4;
 constexpr std::uint32_t kEthernetBytes = 14;
 constexpr std::uint32_t kIpBytes = 20;
 constexpr std::uint32_t kUdpBytes = 8;
-constexpr std::uint32_t kHeaderBytes = kEthernetBytes + kIpBytes + kUdpBytes;
+constexpr std::uint32_t kTcpBytes = 20;
 constexpr std::uint32_t kMagic = 0x6c62676e;
+constexpr std::uint32_t kFirstPort = 1024;
+
+// ack: segments of established connections. syn: every packet another connection, as a flood has it.
+enum class Protocol : std::uint8_t { udp, ack, syn };
+
+// Behind the headers of each packet.
+struct [[gnu::packed]] Stamp {
+  std::uint32_t magic;
+  std::uint64_t tsc;
+};
 
 struct Options {
   std::string destination = "198.18.0.1";
   std::string destination_mac = "02:00:00:00:00:02";
+  Protocol protocol = Protocol::udp;
   std::uint32_t flows = 65536;
-  std::uint32_t size_bytes = 64;  // with FCS
+  std::uint32_t size_bytes = 0;  // with FCS; 0: 64, or as few as hold headers and stamp
   std::uint16_t destination_port = 80;
   std::uint16_t queues = 1;
-};
-
-// Behind the UDP header of each packet.
-struct [[gnu::packed]] Stamp {
-  std::uint32_t magic;
-  std::uint64_t tsc;
+  [[nodiscard]] std::uint32_t header_bytes() const {
+    return kEthernetBytes + kIpBytes + (protocol == Protocol::udp ? kUdpBytes : kTcpBytes);
+  }
+  [[nodiscard]] std::uint32_t least_bytes() const {
+    return std::max<std::uint32_t>(64, header_bytes() + sizeof(Stamp) + kFcsBytes);
+  }
 };
 
 // Round trips in TSC cycles: 32 buckets to each power of two, so within 3 % of the value.
@@ -103,7 +115,8 @@ void put16(std::uint8_t* at, std::uint32_t value) {
 
 class Generator {
  public:
-  Generator(const Options& options, std::uint16_t port, rte_mempool* pool) : options_(options), port_(port), pool_(pool) {
+  Generator(const Options& options, std::uint16_t port, rte_mempool* pool)
+      : options_(options), header_bytes_(options.header_bytes()), port_(port), pool_(pool) {
     make_headers();
     lanes_.resize(options_.queues);
     // A step coprime to the number of flows of a queue visits all of them, neighbours far apart.
@@ -122,7 +135,7 @@ class Generator {
 
  private:
   void make_headers() {
-    headers_.resize(std::size_t{options_.flows} * kHeaderBytes);
+    headers_.resize(std::size_t{options_.flows} * header_bytes_);
     rte_ether_addr own{};
     rte_eth_macaddr_get(port_, &own);
     rte_ether_addr peer{};
@@ -130,7 +143,7 @@ class Generator {
     std::uint32_t destination = 0;
     inet_pton(AF_INET, options_.destination.c_str(), &destination);
     for (std::uint32_t flow = 0; flow < options_.flows; ++flow) {
-      std::uint8_t* at = headers_.data() + std::size_t{flow} * kHeaderBytes;
+      std::uint8_t* at = headers_.data() + std::size_t{flow} * header_bytes_;
       std::memcpy(at, peer.addr_bytes, 6);
       std::memcpy(at + 6, own.addr_bytes, 6);
       put16(at + 12, 0x0800);
@@ -139,14 +152,20 @@ class Generator {
       put16(ip + 2, options_.size_bytes - kFcsBytes - kEthernetBytes);
       put16(ip + 6, 0x4000);  // DF
       ip[8] = 64;
-      ip[9] = IPPROTO_UDP;
+      const bool udp = options_.protocol == Protocol::udp;
+      ip[9] = udp ? IPPROTO_UDP : IPPROTO_TCP;
       const std::uint32_t source = htonl((10U << 24) + 1 + (flow & 0xffff));
       std::memcpy(ip + 12, &source, 4);
       std::memcpy(ip + 16, &destination, 4);
       put16(ip + 10, ip_checksum(ip));
-      put16(ip + kIpBytes, 1024 + (flow >> 16));
+      put16(ip + kIpBytes, kFirstPort + (flow >> 16));
       put16(ip + kIpBytes + 2, options_.destination_port);
-      put16(ip + kIpBytes + 4, options_.size_bytes - kFcsBytes - kEthernetBytes - kIpBytes);  // checksum 0: none (RFC 768)
+      if (udp) {
+        put16(ip + kIpBytes + 4, options_.size_bytes - kFcsBytes - kEthernetBytes - kIpBytes);  // checksum 0: none (RFC 768)
+      } else {
+        ip[kIpBytes + 12] = kTcpBytes / 4 << 4;
+        ip[kIpBytes + 13] = options_.protocol == Protocol::syn ? 0x02 : 0x10;
+      }
     }
   }
 
@@ -182,13 +201,21 @@ class Generator {
     return static_cast<double>(now - start) / hz;
   }
 
+  // The same client's next source port.
+  static void next_connection(std::uint8_t* tcp) {
+    const std::uint32_t port = static_cast<std::uint32_t>(tcp[0] << 8 | tcp[1]) + 1;
+    put16(tcp, port > 0xffff ? kFirstPort : port);
+  }
+
   bool build(Lane& lane, std::uint16_t queue) {
     if (rte_pktmbuf_alloc_bulk(pool_, lane.burst.data(), kBurstPackets) != 0) return false;
     lane.waiting = kBurstPackets;
     const std::uint32_t frame_bytes = options_.size_bytes - kFcsBytes;
     for (rte_mbuf* packet : lane.burst) {
       const std::size_t flow = std::size_t{lane.flow} * options_.queues + queue;
-      std::memcpy(rte_pktmbuf_mtod(packet, std::uint8_t*), headers_.data() + flow * kHeaderBytes, kHeaderBytes);
+      std::uint8_t* const header = headers_.data() + flow * header_bytes_;
+      if (options_.protocol == Protocol::syn) next_connection(header + kEthernetBytes + kIpBytes);
+      std::memcpy(rte_pktmbuf_mtod(packet, std::uint8_t*), header, header_bytes_);
       packet->data_len = static_cast<std::uint16_t>(frame_bytes);
       packet->pkt_len = frame_bytes;
       lane.flow += step_;
@@ -203,7 +230,7 @@ class Generator {
     const Stamp stamp{kMagic, rte_rdtsc()};
     const std::size_t first = static_cast<std::size_t>(kBurstPackets - lane.waiting);
     for (std::size_t i = first; i < kBurstPackets; ++i) {
-      std::memcpy(rte_pktmbuf_mtod_offset(lane.burst[i], std::uint8_t*, kHeaderBytes), &stamp, sizeof stamp);
+      std::memcpy(rte_pktmbuf_mtod_offset(lane.burst[i], std::uint8_t*, header_bytes_), &stamp, sizeof stamp);
     }
     const std::uint16_t taken = rte_eth_tx_burst(port_, queue, &lane.burst[first], lane.waiting);
     lane.waiting = static_cast<std::uint16_t>(lane.waiting - taken);
@@ -217,8 +244,8 @@ class Generator {
     const std::uint64_t now = rte_rdtsc();
     for (std::uint16_t i = 0; i < count; ++i) {
       const auto* at = rte_pktmbuf_mtod(packets[i], const std::uint8_t*);
-      const bool tunnelled = packets[i]->data_len > kHeaderBytes && at[kEthernetBytes + 9] == IPPROTO_IPIP;
-      const std::uint32_t payload = kHeaderBytes + (tunnelled ? kIpBytes : 0);
+      const bool tunnelled = packets[i]->data_len > header_bytes_ && at[kEthernetBytes + 9] == IPPROTO_IPIP;
+      const std::size_t payload = header_bytes_ + (tunnelled ? kIpBytes : 0);
       Stamp stamp{};
       if (packets[i]->data_len >= payload + sizeof stamp) std::memcpy(&stamp, at + payload, sizeof stamp);
       if (stamp.magic == kMagic) {
@@ -245,6 +272,7 @@ class Generator {
   }
 
   Options options_;
+  const std::size_t header_bytes_;
   std::uint16_t port_;
   rte_mempool* pool_;
   std::vector<std::uint8_t> headers_;
@@ -269,18 +297,22 @@ int main(int argc, char** argv) {
   const int used = rte_eal_init(argc, argv);
   if (used < 0) return fail("EAL");
   Options options;
-  CLI::App app{"Sends stamped UDP packets to a VIP through one DPDK port and measures what comes back."};
+  CLI::App app{"Sends stamped packets to a VIP through one DPDK port and measures what comes back."};
   app.add_option("--dst", options.destination, "VIP, IPv4")->check(CLI::ValidIPV4);
   app.add_option("--dst-mac", options.destination_mac, "MAC of the device under test");
   app.add_option("--port", options.destination_port, "destination port");
   app.add_option("--flows", options.flows, "flows")->check(CLI::Range(1U, 50'000'000U));
   app.add_option("--size", options.size_bytes, "frame bytes with FCS")->check(CLI::Range(64U, 1518U));
+  app.add_option("--protocol", options.protocol, "udp, ack: TCP of established connections, syn: each packet a new one")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Protocol>{{"udp", Protocol::udp}, {"ack", Protocol::ack}, {"syn", Protocol::syn}}));
   app.add_option("--queues", options.queues, "queues, flows divided among them")->check(CLI::Range(1, 16));
   CLI11_PARSE(app, argc - used, argv + used);
 
   rte_mempool* pool = rte_pktmbuf_pool_create("lb-gen", 32767, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, rte_socket_id());
   if (pool == nullptr) return fail("packet buffers");
   if (options.flows < options.queues) options.flows = options.queues;
+  options.size_bytes = std::max(options.size_bytes, options.least_bytes());
   const std::uint16_t port = 0;
   rte_eth_conf configuration{};
   if (rte_eth_dev_configure(port, options.queues, options.queues, &configuration) != 0) return fail("port 0");

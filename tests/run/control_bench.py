@@ -7,14 +7,17 @@
   change-to-first-packet   lbctl drain or undrain (its start included) until the first packet of a new flow goes the new way
   cp-restart-ready         start of lb-cp after a kill -9 until it answers and every worker forwards by a generation of its epoch
   dp-restart-gap           lb-dp killed and started again: the longest time without a forwarded packet
-  changes-per-second       drains and undrains that four clients at once get through, each an lbctl of its own
+  changes-per-second       drains and undrains that 16 operators at once get through, each an lbctl of its own
   storm-api-latency        lbctl while half of 10,000 targets fail and return every 2 s
+  syn-vs-established       SYNs, each of another connection, that lb-dp forwards, in percent of segments of 100,000 established
+                           ones (one worker, memif, lb-gen; established-rate and syn-rate are the two)
   …-cpu                    what lb-cp and lb-dp used of the CPUs meanwhile: on shared machines the better number
 
 Every packet is a flow of its own, so the time between packets limits what is seen: --rate per second.
 """
 
 import argparse
+import concurrent.futures
 import ctypes
 import itertools
 import json
@@ -34,6 +37,7 @@ import time
 
 from tests.lib.balancer import BIN, rows
 from tests.lib.lab import LabError, Process, end_processes, run, wait_until
+from tests.run import linerate
 
 PREFIX, FOLDER = "lbcb", pathlib.Path("/run/lb-control-bench")
 LB, NET = f"{PREFIX}-lb", f"{PREFIX}-net"
@@ -42,6 +46,8 @@ VIP, VIP_PORT = "198.18.0.1", 60000
 DRAINED, OTHER = "10.99.0.1", "10.99.0.2"
 CLONE_NEWNET, SO_TIMESTAMPNS, ETH_P_IP = 0x40000000, 35, 0x0800
 MEASURED = "measured"
+OPERATORS = 16
+STEPS = ("apply", "changes", "changes_per_second", "restart_cp", "restart_dp", "storm", "syn_flood")  # apply first: the others need its configuration
 
 
 def inside(namespace, *command):
@@ -245,7 +251,7 @@ punt: {{tap: none}}
         met = None if goal is None else value >= goal if more_is_better else value <= goal and (p99_goal is None or p99 <= p99_goal)
         self.found.append({"name": name, "value": round(value, 3), "p99": round(p99, 3), "unit": unit, "goal": goal, "met": met})
         goals = "" if goal is None else f"goal {goal:g} {unit}" + (f", p99 {p99_goal:g} {unit}" if p99_goal else "") + (": met" if met else ": missed")
-        print(f"{name:<26} {value:>9.3f} {unit:<3} p99 {p99:>9.3f}  of {len(values):<4} {goals}", flush=True)
+        print(f"{name:<26} {value:>9.3f} {unit:<5} p99 {p99:>9.3f}  of {len(values):<4} {goals}", flush=True)
 
     def apply(self):
         walls, cpus = [], []
@@ -270,9 +276,14 @@ punt: {{tap: none}}
     def wait_for(self, what, value, seconds=20):
         return wait_until(what, value, seconds, every=0.002)
 
-    def changes(self):
+    def start_traffic(self):
+        if self.traffic:
+            return
         self.traffic = Traffic(self.options.rate)
         wait_until("packets to both targets", lambda: {DRAINED, OTHER} <= {to for _, to in list(self.traffic.seen)}, 20)
+
+    def changes(self):
+        self.start_traffic()
         times, cpus = [], []
         for i in range(self.options.changes):
             time.sleep(random.uniform(0.2, 0.3))
@@ -291,26 +302,20 @@ punt: {{tap: none}}
         self.row("change-cpu", cpus, "ms")
 
     def changes_per_second(self):
-        """Four operators drain and undrain targets of their own, as fast as lb-cp answers them."""
-        done, end = [], time.monotonic() + 5
+        """Operators drain and undrain targets of their own, as fast as lb-cp answers them."""
+        start, cpu = time.monotonic(), self.cpu()
 
         def change(number):
-            target = f"10.100.{number}.1:{1000 + number}"
-            for verb in itertools.cycle(("drain", "undrain")):
-                self.lbctl(verb, target)
-                done.append(verb)
-                if time.monotonic() > end:
-                    return
+            for count, verb in enumerate(itertools.cycle(("drain", "undrain"))):
+                if time.monotonic() > start + 5:
+                    return count
+                self.lbctl(verb, f"10.100.{number}.1:{1000 + number}", "--timeout", "60")
 
-        start, cpu = time.monotonic(), self.cpu()
-        threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with concurrent.futures.ThreadPoolExecutor(OPERATORS) as operators:
+            done = sum(operators.map(change, range(OPERATORS)))
         seconds, cpu = time.monotonic() - start, self.cpu() - cpu
-        self.row("changes-per-second", [len(done) / seconds], "1/s", 100, more_is_better=True)
-        self.row("changes-cpu", [1000 * cpu / len(done)], "ms")
+        self.row("changes-per-second", [done / seconds], "1/s", 100, more_is_better=True)
+        self.row("changes-cpu", [1000 * cpu / done], "ms")
 
     def storm(self):
         """Every second of 10,000 targets fails and returns every 2 s; meanwhile the API is asked."""
@@ -356,6 +361,7 @@ punt: {{tap: none}}
         self.row("cp-restart-ready", times, "s", 2)
 
     def restart_dp(self):
+        self.start_traffic()
         times = []
         for _ in range(self.options.repeats):
             time.sleep(0.5)
@@ -368,6 +374,31 @@ punt: {{tap: none}}
             times.append(1000 * self.traffic.longest_gap())
             wait_until("lb-cp to meet lb-dp", lambda: len(self.workers()) == 1, 30)
         self.row("dp-restart-gap", times, "ms")
+
+
+    def syn_flood(self):
+        """Over a port that costs little (memif): SYNs, each of another connection, against segments of established ones."""
+        options = argparse.Namespace(flows=100_000, seconds=2, repeats=3)
+        rates = {"ack": [], "syn": []}
+        for _ in range(options.repeats):
+            for protocol, found in rates.items():
+                line = linerate.Bench(options)
+                line.memory = "no_huge"
+                try:
+                    line.up()
+                    common = f"id=0,socket={line.sockets()},socket-abstract=no,bsize=2048,rsize=10"
+                    line.start_lb("memif", f"role=server,{common}", 1, "ipip", options.flows,
+                                  f"net_memif0,role=client,{common},mac={linerate.GEN_MAC}", protocol=protocol)
+                    line.generate(0)  # every flow has its entry, and a second packet
+                    found.append(line.generate(0)["received_mpps"])
+                finally:
+                    line.down()
+        self.row("established-rate", rates["ack"], "Mpps")
+        self.row("syn-rate", rates["syn"], "Mpps")
+        established = statistics.median(rates["ack"])
+        if not established:
+            raise LabError("no segment of an established connection came back")
+        self.row("syn-vs-established", [100 * statistics.median(rates["syn"]) / established], "%", 83, more_is_better=True)
 
 
 def serve_storm():
@@ -398,6 +429,7 @@ def main():
     parser.add_argument("--changes", type=int, default=100)
     parser.add_argument("--rate", type=int, default=5000, help="packets a second")
     parser.add_argument("--on-link", action="store_true", help="targets without a router before them: one neighbour each")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="of these measurements (default: all)")
     parser.add_argument("--serve-storm", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve_storm:
@@ -405,8 +437,9 @@ def main():
     bench = Bench(options)
     try:
         bench.up()
-        for step in (bench.apply, bench.changes, bench.changes_per_second, bench.restart_cp, bench.restart_dp, bench.storm):
-            step()
+        for step in STEPS:
+            if step in options.only:
+                getattr(bench, step)()
     except (LabError, subprocess.TimeoutExpired) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
