@@ -80,6 +80,12 @@ class GroupValidator {
     after_deregistration(delay);
     if (from.algorithm() == "round_robin") group_.algorithm = abi::Algorithm::round_robin;
     if (from.algorithm() == "least_connections") group_.algorithm = abi::Algorithm::least_connections;
+    if (from.algorithm() == "per_packet") group_.algorithm = abi::Algorithm::per_packet;
+    if (group_.algorithm == abi::Algorithm::per_packet && group_.protocol == ListenerProtocol::tcp)
+      violation(".attributes.algorithm", "per_packet needs protocol UDP or TCP_UDP");
+    if (group_.algorithm == abi::Algorithm::per_packet && group_.mode >= abi::ForwardingMode::geneve)
+      violation(".attributes.algorithm", "per_packet cannot be had with forwarding_mode: " +
+                                             std::string(abi::to_string(group_.mode)) + ", which needs flows");
     group_.slow_start = std::chrono::seconds(from.slow_start().duration_seconds());
     if (group_.slow_start.count() > 0 && group_.slow_start.count() < 30) {
       violation(".attributes.slow_start.duration_seconds",
@@ -89,9 +95,10 @@ class GroupValidator {
       violation(".attributes.algorithm", "must be maglev where stickiness is enabled: " + from.algorithm() +
                                              " does not look at the client's address");
     }
-    if (group_.algorithm != abi::Algorithm::maglev && group_.slow_start.count() > 0) {
+    if (group_.algorithm != abi::Algorithm::maglev && group_.algorithm != abi::Algorithm::per_packet &&
+        group_.slow_start.count() > 0) {
       violation(".attributes.slow_start.duration_seconds",
-                "needs algorithm maglev: it is the share of the Maglev table that grows");
+                "needs algorithm maglev or per_packet: it is the share of the Maglev table that grows");
     }
     group_.stickiness = stickiness(from.stickiness());
 

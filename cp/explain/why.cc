@@ -513,6 +513,11 @@ class Explainer {
   std::string algorithm_sentence() const {
     const abi::TargetGroup& group = snapshot_.groups()[decision_.group];
     if (group.algorithm == abi::Algorithm::maglev) return "";
+    if (group.algorithm == abi::Algorithm::per_packet) {
+      return key_.protocol == static_cast<std::uint8_t>(abi::Protocol::udp)
+                 ? " But every datagram takes a slot of its own (per_packet), and leaves no entry."
+                 : "";
+    }
     return " But a flow that begins goes by " + std::string(abi::to_string(group.algorithm)) +
            ", maybe to another target; the slot is for packets that begin none.";
   }

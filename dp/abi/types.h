@@ -74,9 +74,10 @@ enum class Stickiness : std::uint8_t {
 };
 inline constexpr std::uint8_t kStickinessCount = 7;
 
-// How a new flow is given its target. What has no entry in the flow table always goes by Maglev.
-enum class Algorithm : std::uint8_t { maglev = 0, round_robin = 1, least_connections = 2 };
-inline constexpr std::uint8_t kAlgorithmCount = 3;
+// How a new flow is given its target. What has no entry in the flow table always goes by Maglev. per_packet: UDP has no
+// flows, every datagram is given a target by itself; TCP goes by Maglev.
+enum class Algorithm : std::uint8_t { maglev = 0, round_robin = 1, least_connections = 2, per_packet = 3 };
+inline constexpr std::uint8_t kAlgorithmCount = 4;
 
 // What becomes of a target's tracked flows, decided by lb-cp, obeyed by workers at the next packet of each flow.
 //   keep     forward as before (healthy, draining, weight 0, fail-open)
@@ -115,6 +116,7 @@ inline constexpr std::uint8_t kTargetStateCount = 7;
     case Algorithm::maglev: return "maglev";
     case Algorithm::round_robin: return "round_robin";
     case Algorithm::least_connections: return "least_connections";
+    case Algorithm::per_packet: return "per_packet";
   }
   return "?";
 }

@@ -53,6 +53,17 @@ std::uint32_t least_loaded(const Work& work, const Pick& picked, const abi::Targ
 
 }  // namespace
 
+Pick pick_alone(Work& work, const Pick& picked) {
+  // Consecutive numbers, mixed (Steele et al. 2014, "Fast splittable pseudorandom number generators"); workers begin apart.
+  std::uint64_t h = (++work.alone << 8 | (work.options.worker & 0xff)) * 0x9e3779b97f4a7c15ULL;
+  h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9ULL;
+  h = (h ^ h >> 27) * 0x94d049bb133111ebULL;
+  Pick alone = picked;
+  alone.slot = static_cast<std::uint32_t>(fastrange(h ^ h >> 31, work.snapshot->groups()[picked.group].slot_count));
+  alone.target = target_in_slot(*work.snapshot, alone);
+  return alone;
+}
+
 std::uint32_t choose_by_algorithm(Work& work, const Pick& picked) {
   const abi::TargetGroup& group = work.snapshot->groups()[picked.group];
   if (group.algorithm == abi::Algorithm::round_robin) return in_turn(work, picked.group, group);

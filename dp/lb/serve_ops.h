@@ -63,6 +63,17 @@ LB_INLINE bool insert(Work& work, std::uint32_t i, std::uint32_t target, FlowSta
   return true;
 }
 
+// A datagram of a per_packet group: it takes a slot of its own and leaves no entry.
+[[gnu::noinline]] void send_alone(Work& work, std::uint32_t i, const Pick& picked) {
+  const Pick alone = pick_alone(work, picked);
+  note(work, i, FlowResult::none, alone.group, alone.target);
+  work.burst->slot[i] = alone.slot;
+  const abi::Target& target = work.snapshot->targets()[alone.target];
+  if ((target.flags & abi::kTargetResolved) == 0) return drop(work, i, abi::DropReason::next_hop_unresolved);
+  ++count(work, abi::Counter::per_packet);
+  send_to(work, i, target);
+}
+
 // The packet goes by hash: with no entry yet, or with one (`slot`) that is to be pointed elsewhere.
 [[gnu::noinline]] void send_by_hash(Work& work, std::uint32_t i, const FlowSlot& slot, const Pick& picked,
                                     Judgement judgement) {
@@ -71,9 +82,11 @@ LB_INLINE bool insert(Work& work, std::uint32_t i, std::uint32_t target, FlowSta
   burst.slot[i] = picked.slot;
   burst.target[i] = picked.target;
   if (picked.reason != abi::DropReason::none) return drop(work, i, picked.reason);
+  const abi::Algorithm algorithm = work.snapshot->groups()[picked.group].algorithm;
+  if (algorithm == abi::Algorithm::per_packet && slot.line == nullptr && is_udp(judgement.next))
+    return send_alone(work, i, picked);
   std::uint32_t id = picked.target;
-  if (work.snapshot->groups()[picked.group].algorithm != abi::Algorithm::maglev &&
-      begins_flow(judgement.next, work.tcp_flags[i])) {
+  if (algorithm != abi::Algorithm::maglev && begins_flow(judgement.next, work.tcp_flags[i])) {
     id = choose_by_algorithm(work, picked);
   }
   burst.target[i] = id;

@@ -97,6 +97,7 @@ struct alignas(abi::kCacheLineBytes) Work {
   std::uint64_t security_epoch = 0;
   std::uint64_t security_since_tick = 0;  // when it began
   std::uint32_t peer_looks = 0;           // looks into other workers' tables that this burst may still take
+  std::uint64_t alone = 0;                // datagrams picked by themselves (algorithm per_packet)
   std::uint32_t outer_fragment_id = 0;    // of the packet fragmented last; stays from burst to burst
   bool security_changed = false;          // entries older than that may be left
   bool inserted = false;  // an entry has come, moved or gone since the flow stage: look again before inserting

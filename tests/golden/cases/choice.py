@@ -1,6 +1,8 @@
 """Which target a new flow gets: shares, weights, stickiness, workers."""
 import collections
 
+from scapy.all import IP, UDP, Raw, fragment, raw
+
 from ..frames import T4, T6, VIP4, VIP6, at, config, ether, group, ipip, listener, one, tcp, udp
 from ..harness import case, drop, tx
 from ..twins import chosen_targets, rss
@@ -221,6 +223,32 @@ def as_by_maglev(run):
 
 case("algorithm", "a packet in the middle of an unknown flow goes by maglev whatever the algorithm", config=trio(algorithm="round_robin"),
      packets=[ether(p) for p in LATER], check=as_by_maglev)
+
+
+# ---- per_packet: datagrams by themselves ----
+
+QUESTIONS = [udp(sport=5353, dport=80, payload=f"question {n}".encode()) for n in range(600)]
+
+
+def by_themselves(run):
+    """600 questions of one client from one port: a third to each target, give or take, and none is remembered."""
+    asked = collections.Counter(run.targets()[:600])
+    assert len(asked) == 3 and min(asked.values()) > 150, asked
+    assert {verdict["flow"] for verdict in run.verdicts[:600]} == {"none"}
+    assert run.summary["per_packet"] == 600 and run.summary["flow_new"] == len(run.verdicts[600:]) // 2
+
+
+for mode in ("l2dsr", "ipip", "gue", "gre"):
+    case("algorithm", f"per_packet in {mode}: every datagram of a flow takes a target by itself, and TCP of the group stays where it is",
+         config=config([listener(protocol="TCP_UDP")], [group(targets=T4[:3], protocol="TCP_UDP", mode=mode, attributes={"algorithm": "per_packet"})]),
+         packets=[*map(ether, QUESTIONS), ether(tcp()), ether(tcp("A", seq=1001, ack=1))], check=by_themselves)
+LONG = [IP(raw(part)) for part in fragment(IP(src="203.0.113.5", dst=VIP4, id=9, ttl=64) / UDP(sport=5353, dport=80) / Raw(b"z" * 2400), fragsize=800)]
+case("algorithm", "per_packet: the fragments of a datagram stay together", packets=[*map(ether, LONG)], check=lambda run: one_of_them(run),
+     config=config([listener(protocol="UDP")], [group(targets=T4[:3], protocol="UDP", attributes={"algorithm": "per_packet"})]))
+
+
+def one_of_them(run):
+    assert len(set(run.targets())) == 1 and None not in run.targets(), run.targets()
 
 
 def grows(run):

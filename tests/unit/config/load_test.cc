@@ -512,6 +512,7 @@ TEST(Load, AttributesThatContradictEachOtherAreRefused) {
   EXPECT_NE(said("{slow_start.duration_seconds: 30, algorithm: round_robin}").find("needs algorithm maglev"),
             std::string::npos);
   EXPECT_NE(said("{stickiness.enabled: true, algorithm: least_connections}").find("must be maglev"), std::string::npos);
+  EXPECT_NE(said("{algorithm: per_packet}").find("per_packet needs protocol UDP or TCP_UDP"), std::string::npos);
 }
 
 TEST(Load, BytesOfADatagramAreSaidInPrintableText) {
