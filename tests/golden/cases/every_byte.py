@@ -95,7 +95,8 @@ case("every-byte", "geneve: a packet back from an appliance with every byte chan
      packets=[ether(gateway.SYN), *CHANGED, *summed(CHANGED)], check=only_the_packet_inside)
 for family, (_, vip, _, client) in FAMILIES.items():
     sent = ether(tcp(source=client, destination=vip, payload=b"data"))
-    case("every-byte", f"geneve {family}: on the way in, cut at every byte, a packet goes nowhere", config=gateway.gateway(), packets=cut(sent), check=nothing_leaves)
+    case("every-byte", f"geneve {family}: on the way in, cut at every byte, a packet goes nowhere", config=gateway.gateway(), packets=cut(sent),
+         check=nothing_leaves)
     case("every-byte", f"geneve {family}: with every byte of its headers changed it has one verdict", config=gateway.gateway(),
          packets=with_other_bytes(sent, 12, HEADERS[family]), check=whatever)
 

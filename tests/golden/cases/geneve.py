@@ -211,7 +211,8 @@ case("geneve-bad", "truncated at every byte, inside and outside, it ends in one 
      check=every_cut_ends_in_one_drop)
 case("geneve-bad", "lb's own outer packet that comes back is dropped as own_outer", config=gateway(),
      packets=[Ether(dst=LB_MAC) / IP(src=TUNNEL_V4, dst=T4[0]) / UDP(sport=50000, dport=6081) / Raw(GOOD),
-              Ether(dst=LB_MAC) / IP(src=TUNNEL_V4, dst="10.77.2.9", proto=4) / raw(SYN), Ether(dst=LB_MAC) / IPv6(src=TUNNEL_V6, dst=T6[0], nh=47) / Raw(b"\0\0\x08\0")],
+              Ether(dst=LB_MAC) / IP(src=TUNNEL_V4, dst="10.77.2.9", proto=4) / raw(SYN),
+              Ether(dst=LB_MAC) / IPv6(src=TUNNEL_V6, dst=T6[0], nh=47) / Raw(b"\0\0\x08\0")],
      expect=[drop("own_outer")] * 3)
 case("geneve-bad", "the rules of packet hygiene hold for all traffic", config=gateway(),
      packets=[ether(tcp(source="127.0.0.1")), ether(tcp(ttl=1)), ether(IP(src=VIP4, dst=VIP4, proto=50) / Raw(b"12345678")),

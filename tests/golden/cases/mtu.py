@@ -63,6 +63,7 @@ for name, (vip_name, vip, target, room) in WAYS.items():
          packets=[ether(announcing(8960, before=[("NOP", None)]))], expect=[tx(ipip(announcing(room - headers, before=[("NOP", None)]), target))])
 BARE = tcp()
 case("mss", "a SYN without the option stays without", config=one(attributes=CLAMP), packets=[ether(BARE)], expect=[tx(ipip(BARE))])
-case("mss", "l2dsr: a SYN announces what fits the link", config=one(mode="l2dsr", attributes=CLAMP), args=["--mtu", "1400"], packets=[ether(announcing(1460, VIP4))],
+case("mss", "l2dsr: a SYN announces what fits the link", config=one(mode="l2dsr", attributes=CLAMP), args=["--mtu", "1400"],
+     packets=[ether(announcing(1460, VIP4))],
      expect=[tx(l2dsr(announcing(1360, VIP4)))])
 case("mss", "without the attribute no SYN is changed", config=one(), packets=[ether(announcing(8960, VIP4))], expect=[tx(ipip(announcing(8960, VIP4)))])
