@@ -51,7 +51,9 @@ inline abi::FlowRegionHeader flow_header(std::uint32_t workers) {
   header.layout_fingerprint = abi::region_fingerprint();
   header.lines_per_worker = 8;
   header.lines_offset = sizeof header;
-  header.size_bytes = header.lines_offset + workers * 8 * sizeof(abi::FlowLine);
+  header.translations_per_worker = 2;
+  header.translations_offset = header.lines_offset + workers * 8 * sizeof(abi::FlowLine);
+  header.size_bytes = header.translations_offset + workers * 2 * sizeof(abi::Translation);
   return header;
 }
 

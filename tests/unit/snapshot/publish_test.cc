@@ -331,6 +331,9 @@ TEST(Regions, HostileHeadersAreRefusedByName) {
   EXPECT_EQ(flows([](auto& h) { h.version = 9; }), "flow region: version 9 of the layout");
   EXPECT_EQ(flows([](auto& h) { h.lines_per_worker = 1ULL << 60; }), "flow region: a flow table leaves it");
   EXPECT_EQ(flows([](auto& h) { h.lines_per_worker = 0; }), "flow region: a flow table leaves it");
+  EXPECT_EQ(flows([](auto& h) { h.translations_per_worker = 1ULL << 60; }),
+            "flow region: a table of translations leaves it");
+  EXPECT_EQ(flows([](auto& h) { h.translations_offset = 0; }), "flow region: a table of translations leaves it");
   const OwnedFd empty(memfd_create("empty", MFD_CLOEXEC));
   EXPECT_EQ(FlowRegion::map(empty.get()).error(), "flow region: has only 0 bytes");
 }
