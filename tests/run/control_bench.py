@@ -8,6 +8,7 @@
   cp-restart-ready         start of lb-cp after a kill -9 until it answers and every worker forwards by a generation of its epoch
   dp-restart-gap           lb-dp killed and started again: the longest time without a forwarded packet
   changes-per-second       drains and undrains that 16 operators at once get through, each an lbctl of its own
+  probes-10000-cpu         of one core, what lb-cp uses to probe 10,000 targets every 10 s
   storm-api-latency        lbctl while half of 10,000 targets fail and return every 2 s
   syn-vs-established       SYNs, each of another connection, that lb-dp forwards, in percent of segments of 100,000 established
                            ones (one worker, memif, lb-gen; established-rate and syn-rate are the two)
@@ -37,7 +38,7 @@ import time
 
 from tests.lib.balancer import BIN, rows
 from tests.lib.lab import LabError, Process, end_processes, run, wait_until
-from tests.run import linerate
+from tests.run import linerate, probe_bench
 
 PREFIX, FOLDER = "lbcb", pathlib.Path("/run/lb-control-bench")
 LB, NET = f"{PREFIX}-lb", f"{PREFIX}-net"
@@ -47,7 +48,7 @@ DRAINED, OTHER = "10.99.0.1", "10.99.0.2"
 CLONE_NEWNET, SO_TIMESTAMPNS, ETH_P_IP = 0x40000000, 35, 0x0800
 MEASURED = "measured"
 OPERATORS = 16
-STEPS = ("apply", "changes", "changes_per_second", "restart_cp", "restart_dp", "storm", "syn_flood")  # apply first: the others need its configuration
+STEPS = ("apply", "changes", "changes_per_second", "restart_cp", "restart_dp", "probes", "storm", "syn_flood")  # apply first: the others need its configuration
 
 
 def inside(namespace, *command):
@@ -316,6 +317,9 @@ punt: {{tap: none}}
         seconds, cpu = time.monotonic() - start, self.cpu() - cpu
         self.row("changes-per-second", [done / seconds], "1/s", 100, more_is_better=True)
         self.row("changes-cpu", [1000 * cpu / done], "ms")
+
+    def probes(self):
+        probe_bench.measure(self, lambda *command: inside(NET, *command), __file__, cpu_seconds, FOLDER, VIP)
 
     def storm(self):
         """Every second of 10,000 targets fails and returns every 2 s; meanwhile the API is asked."""
