@@ -1,5 +1,4 @@
 """Forwarding mode geneve: through an appliance and on, by a flow cookie that both directions of a flow share."""
-import ipaddress
 import struct
 
 from scapy.all import (ICMP, IP, TCP, UDP, Ether, ICMPv6EchoRequest, ICMPv6TimeExceeded, IPv6, IPv6ExtHdrRouting, Raw, fragment, raw)
