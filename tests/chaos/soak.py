@@ -52,7 +52,7 @@ class Soak:
         self.world.balancer.kill_cp()
         self.world.balancer.start_cp()
         self.world.balancer.wait_connected()
-        self.cp_memory = []
+        self.cp_memory = [resident_kib(self.world.balancer.cp.pid)]
 
     def one_round(self, number):
         filled = self.world.clients.ask("fill")
