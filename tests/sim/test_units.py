@@ -7,7 +7,10 @@ import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+
+import pytest
 
 from tests.lib.balancer import BIN
 from tests.lib.supervisor import Unit
@@ -95,28 +98,36 @@ def status_of_threads(pid):
     return [dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line) for text in texts]
 
 
-def test_lb_dp_itself_is_confined_and_started_again_when_it_or_one_worker_stands_still(tmp_path):
+@pytest.fixture
+def open_folder():
+    """One that other users can reach: pytest's are root's alone, and lb-dp keeps its state as the user it has become."""
+    with tempfile.TemporaryDirectory(prefix="lb-watched-", dir="/run") as folder:
+        os.chmod(folder, 0o711)
+        yield pathlib.Path(folder)
+
+
+def test_lb_dp_itself_is_confined_and_started_again_when_it_or_one_worker_stands_still(open_folder):
     """READY comes, signs of life go on coming, and end with SIGSTOP: the shipped unit's rules replace the process. So they do when a
     worker alone moves no more. In every thread root, capabilities and the system calls of a break-in are gone."""
-    config = tmp_path / "dp.yaml"
+    config = open_folder / "dp.yaml"
     config.write_text(f"""name: lb-watched
-control_socket: {tmp_path}/dp.sock
-state_dir: {tmp_path}/state
+control_socket: {open_folder}/dp.sock
+state_dir: {open_folder}/state
 workers: [{{lcore: {sorted(os.sched_getaffinity(0))[-1]}}}]
 ports: [{{name: null0, driver: "null", kernel_twin: none}}]
 memory: {{mode: no_huge, size_mb: 64}}
 idle: {{after_empty_polls: 100, sleep_us: 1000}}
-flow_table: {{flows_per_worker: 1024, path: {tmp_path}/flows}}
+flow_table: {{flows_per_worker: 1024, path: {open_folder}/flows}}
 capacity: {{targets: 64, listeners: 64}}
 punt: {{tap: none}}
 sandbox: {{user: nobody}}
 """)
-    with open(tmp_path / "log", "wb") as log:
+    with open(open_folder / "log", "wb") as log:
         supervisor = subprocess.Popen([*SUPERVISOR, ROOT / "configs/lb-dp.service", BIN / "lb-dp", "--config", config], cwd=ROOT, stdout=log,
                                       stderr=log)
 
     def said(text):
-        return (tmp_path / "log").read_text(errors="replace").count(text)
+        return (open_folder / "log").read_text(errors="replace").count(text)
 
     def child():
         children = pathlib.Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
@@ -130,7 +141,7 @@ sandbox: {{user: nobody}}
             assert status["Uid"].split() == [nobody] * 4 and int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
             assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
         time.sleep(3)  # three times WatchdogSec: it feeds
-        assert child() == first, (tmp_path / "log").read_text()
+        assert child() == first, (open_folder / "log").read_text()
         os.kill(first, signal.SIGSTOP)
         wait(lambda: said("is ready") == 2, 60)
         second = child()
