@@ -83,6 +83,10 @@ class PacketExplainer::Impl final : public ExtraPackets {
       if (!holder) holder = meet(packet.key);
       const std::uint8_t flags = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp) ? packet.tcp_flags : 0;
       answer.answer = why(own_, packet.key, now_ns_, {.tcp_flags = flags, .candidates = false});
+      if (is_translated(answer.answer)) {
+        answer.answer = why(context_, packet.key, now_ns_, {.tcp_flags = flags, .candidates = false});
+        return answer;
+      }
       if (answer.answer.slot && answer.answer.group) answer.answer.candidates = candidates(*answer.answer.group);
     }
     if (const auto reply = quoted_reply(frame, status, packet)) meet_flow_of(*reply);
@@ -94,6 +98,11 @@ class PacketExplainer::Impl final : public ExtraPackets {
   bool send(std::uint8_t, const std::uint8_t*, std::uint32_t) override { return true; }
 
  private:
+  // Of mode fullnat: its SNAT ports are given out by the workers, so the flow is asked about, not run.
+  [[nodiscard]] bool is_translated(const Answer& answer) const {
+    return answer.target && context_.snapshot->targets()[*answer.target].mode == abi::ForwardingMode::fullnat;
+  }
+
   // Copies the flow's live entry when it is first met; which worker holds it.
   std::optional<std::uint32_t> meet(const net::FlowKey& key) {
     const Hash128 hash = flow_hash(flows_.hash_keys(), key);
