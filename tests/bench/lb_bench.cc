@@ -15,11 +15,14 @@
 #include <optional>
 #include <random>
 #include <regex>
+#include <thread>
 
 #include "dp/lb/work.h"
+#include "tests/bench/design_rig.h"
 #include "tests/bench/instructions.h"
 #include "tests/bench/report.h"
 #include "tests/bench/rig.h"
+#include "tests/bench/two_workers.h"
 #include "tests/bench/yardsticks.h"
 
 namespace lb::bench {
@@ -112,10 +115,13 @@ class Bench {
         continue;
       }
       run_hits(flows);
+      run_later_modes(flows);
       run_new(flows);
       run_syn(flows);
+      run_designs(flows);
     }
     run_stages();
+    run_threads();
     return write();
   }
 
@@ -219,6 +225,83 @@ class Bench {
       }
     }
     measure(jobs, flows);
+  }
+
+  // Modes whose headers are written out of line.
+  void run_later_modes(std::uint64_t flows) {
+    constexpr std::array<Mode, 3> kLater = {Mode::gue4, Mode::gre4, Mode::nat4};
+    std::vector<std::string> names;
+    for (const Mode mode : kLater) names.push_back(name_of(mode, flows, "hit"));
+    if (!any_wanted(names)) return;
+    progress(fmt::format("filling {} flows for gue, gre and nat", flows));
+    Rig rig(kernel_, flows, 1, FlowState::assumed);
+    std::vector<Job> jobs;
+    jobs.push_back(floor_job());
+    jobs.push_back(limit_job(rig));
+    for (const Mode mode : kLater) add(jobs, mode_job(rig, mode, "hit"));
+    measure(jobs, flows);
+  }
+
+  // The table's design beside two others (designs.h): look-ups of flows that are there, of flows that are not, and as many
+  // flows entered as taken out.
+  void run_designs(std::uint64_t flows) {
+    if (flows < 65536) return;
+    constexpr std::array<const char*, 3> kWork = {"hit", "miss", "exchange"};
+    std::vector<std::string> names;
+    for (const char* design : kDesignNames) {
+      for (const char* work : kWork) names.push_back(fmt::format("design/{}/flows={}/{}", design, flows, work));
+    }
+    if (!any_wanted(names)) return;
+    std::vector<std::unique_ptr<DesignRig>> rigs;
+    for (std::size_t d = 0; d < kDesignNames.size(); ++d) {
+      progress(fmt::format("filling {} flows of design {}", flows, kDesignNames[d]));
+      rigs.push_back(std::make_unique<DesignRig>(kernel_, static_cast<Design>(d), flows));
+      progress("");
+      std::cout << rigs.back()->distribution() << std::endl;
+    }
+    Rig limit(kernel_, flows, 1, FlowState::assumed);
+    std::vector<Job> jobs;
+    jobs.push_back(floor_job());
+    jobs.push_back(limit_job(limit));
+    for (std::size_t w = 0; w < kWork.size(); ++w) {
+      for (std::size_t d = 0; d < rigs.size(); ++d) {
+        Job job;
+        job.row = row_of(names[d * kWork.size() + w], "design", nullptr);
+        job.row.flows = flows;
+        job.row.bytes_per_flow = rigs[d]->bytes_per_flow();
+        job.prepare = [](PacketPool&, std::mt19937_64&) {};
+        job.timed = [&rig = *rigs[d], w](Burst& burst) {
+          return w == 0 ? rig.hit(burst.count) : w == 1 ? rig.miss(burst.count) : rig.exchange(burst.count);
+        };
+        add(jobs, std::move(job));
+      }
+    }
+    measure(jobs, flows);
+  }
+
+  // Two workers on two cores, each with its own table, pipeline and packets: what one costs alone, and beside the other.
+  void run_threads() {
+    constexpr std::uint64_t kFlows = 1'000'000;
+    const std::array<std::string, 2> names = {name_of(Mode::ipip4, kFlows, "hit") + "/threads=1",
+                                              name_of(Mode::ipip4, kFlows, "hit") + "/threads=2"};
+    if (!any_wanted({names.begin(), names.end()}) || options_.max_flows < kFlows) return;
+    if (std::thread::hardware_concurrency() < 2) {
+      std::cerr << "skipping threads: one core\n";
+      return;
+    }
+    progress("filling 1000000 flows for each of two workers");
+    const auto [alone, together] = time_two_workers(kernel_, kFlows, options_.burst, options_.passes);
+    progress("");
+    for (std::size_t t = 0; t < 2; ++t) {
+      Row row{.name = names[t], .mode = "ipip4", .flows = kFlows};
+      const std::vector<double>& passes = t == 0 ? alone : together;
+      row.cycles_median = median(passes);
+      row.cycles_min = *std::min_element(passes.begin(), passes.end());
+      report_.rows.push_back(row);
+      std::cout << to_text(row, report_.tsc_hz) << std::endl;
+    }
+    std::cout << fmt::format("# two workers on two cores forward {:.2f} times what one does\n",
+                             median(alone) / median(together));
   }
 
   // A table in which as many flows come as go: each burst brings 64 new ones, while the sweep takes out those that have

@@ -23,7 +23,10 @@ std::size_t rounded(std::size_t size) {
 
 test::World make_world(Mode mode, std::uint32_t listeners) {
   test::World world;
-  const auto group = world.add_group(mode == Mode::l2dsr ? abi::ForwardingMode::l2dsr : abi::ForwardingMode::ipip, kSlots);
+  constexpr std::array<abi::ForwardingMode, kModes> kForwarding = {abi::ForwardingMode::l2dsr, abi::ForwardingMode::ipip,
+                                                                   abi::ForwardingMode::ipip,  abi::ForwardingMode::gue,
+                                                                   abi::ForwardingMode::gre,   abi::ForwardingMode::nat};
+  const auto group = world.add_group(kForwarding[static_cast<std::size_t>(mode)], kSlots);
   world.groups[group].tcp_idle_timeout_s = 6000;  // rows do not outlive their flows
   for (std::uint32_t i = 0; i < kTargets; ++i) {
     abi::IpAddress address = abi::IpAddress::v4(10, 0, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i));
@@ -119,9 +122,8 @@ Rig::Rig(const Kernel& kernel, std::uint64_t flows, std::uint32_t listeners, Flo
   if (std::strcmp(memory_.pages(), "hugetlb") != 0) at = rounded(at);
   lines_ = {reinterpret_cast<abi::FlowLine*>(at), FlowTable::lines_for(flows)};
   table_ = std::make_unique<FlowTable>(lines_, target_flows_, kSecret);
-  for (const Mode mode : {Mode::l2dsr, Mode::ipip4, Mode::ipip6}) {
-    const auto m = static_cast<std::size_t>(mode);
-    snapshots_[m] = test::make_snapshot(make_world(mode, listeners));
+  for (std::size_t m = 0; m < kModes; ++m) {
+    snapshots_[m] = test::make_snapshot(make_world(static_cast<Mode>(m), listeners));
     pipelines_[m] = std::make_unique<Pipeline>(
         PipelineOptions{.flows = table_.get(), .stats = &stats_, .listener_stats = listener_stats_.data()}, kernel);
   }

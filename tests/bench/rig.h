@@ -14,8 +14,9 @@
 
 namespace lb::bench {
 
-enum class Mode : std::uint8_t { l2dsr, ipip4, ipip6 };
-inline constexpr std::array<const char*, 3> kModeNames = {"l2dsr", "ipip4", "ipip6"};
+enum class Mode : std::uint8_t { l2dsr, ipip4, ipip6, gue4, gre4, nat4 };
+inline constexpr std::size_t kModes = 6;
+inline constexpr std::array<const char*, kModes> kModeNames = {"l2dsr", "ipip4", "ipip6", "gue4", "gre4", "nat4"};
 
 inline constexpr std::uint32_t kTargets = 1000;
 inline constexpr std::uint32_t kSlots = 65537;
@@ -98,8 +99,8 @@ class Rig {
   std::unique_ptr<FlowTable> table_;
   abi::WorkerStats stats_;
   std::vector<abi::ListenerStats> listener_stats_;
-  std::array<std::shared_ptr<const Snapshot>, 3> snapshots_;
-  std::array<std::unique_ptr<Pipeline>, 3> pipelines_;
+  std::array<std::shared_ptr<const Snapshot>, kModes> snapshots_;
+  std::array<std::unique_ptr<Pipeline>, kModes> pipelines_;
 };
 
 }  // namespace lb::bench
