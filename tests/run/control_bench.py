@@ -348,7 +348,7 @@ punt: {{tap: none}}
             events = rows(json.loads(self.lbctl("get", "targets", "-o", "json").stdout))
             if len({row["state"] for row in events}) < 2:
                 raise LabError("no target failed: this was no storm")
-            self.row("storm-api-latency", times, "ms", 100)
+            self.row("storm-api-latency", times, "ms", 100, 100)
         finally:
             server.stop(signal.SIGKILL)
 
