@@ -122,7 +122,8 @@ def cp_killed(world):
     world.undrain("t1")
 
 
-def cp_killed_often(world, kills=100):
+def cp_killed_often(world):
+    kills = min(100, world.options[0] // 8)  # a hundred with the connections of ./run chaos, fewer in the test tier
     population = setup.POPULATIONS[0]
     world.drain("t1")
     yield Promise(off_hash="t1")
