@@ -195,7 +195,8 @@ static __always_inline int is_vip(const struct address* destination) {
 }
 
 // Also to a VIP or SNAT address that stands on an interface: the kernel answers for it, as it does by ARP.
-static __always_inline int is_neighbour_discovery(const struct packet* packet, const void* l4, const void* end, int version) {
+static __always_inline int is_neighbour_discovery(const struct packet* packet, const void* l4, const void* end,
+                                                  int version) {
   const __u8* type = l4;
   if (version != 6 || packet->source.protocol != IPPROTO_ICMPV6 || (const void*)(type + 1) > end) return 0;
   return *type >= 133 && *type <= 137;

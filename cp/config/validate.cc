@@ -329,12 +329,13 @@ class Validator {
       for (const Target& target : group.targets) of_targets.insert(target.address);
     }
     for (int i = 0; i < file_.target_groups_size(); ++i) {
-      const std::string path = element("target_groups", i) + ".attributes.snat.addresses";
+      std::string taken;
       for (const abi::IpAddress& address : result_.groups[static_cast<std::size_t>(i)].snat_addresses) {
         different.insert(address);
-        if (is_vip(address)) violation(path, format_address(address) + " is the address of a VIP");
-        if (of_targets.contains(address)) violation(path, format_address(address) + " is the address of a target");
+        const char* const of = is_vip(address) ? "a VIP" : of_targets.contains(address) ? "a target" : nullptr;
+        if (of != nullptr) taken += (taken.empty() ? "" : ", ") + format_address(address) + " is the address of " + of;
       }
+      if (!taken.empty()) violation(element("target_groups", i) + ".attributes.snat.addresses", taken);
     }
     if (different.size() > abi::kMaxSnatAddresses) {
       violation("target_groups", "have " + std::to_string(different.size()) + " SNAT addresses together, at most " +

@@ -22,8 +22,8 @@ namespace lb::cp::explain {
 
 // What `why` looks at. Everything stays valid while the Context lives.
 struct Context {
-  std::shared_ptr<const lb::Snapshot> snapshot;               // nullptr: nothing accepted yet
-  std::vector<std::span<const abi::FlowLine>> worker_tables;  // empty while lb-dp is away
+  std::shared_ptr<const lb::Snapshot> snapshot;                 // nullptr: nothing accepted yet
+  std::vector<std::span<const abi::FlowLine>> worker_tables;    // empty while lb-dp is away
   std::vector<std::span<const abi::Translation>> translations;  // fullnat, by worker; empty as worker_tables
   NodeSecret secret{};
   std::shared_ptr<const void> owner;  // keeps the tables mapped

@@ -93,10 +93,10 @@ struct TargetGroup {
   std::uint16_t port = 0;
   abi::ForwardingMode mode = abi::ForwardingMode::ipip;
   abi::Stickiness stickiness = abi::Stickiness::five_tuple;
-  std::uint16_t gue_port = abi::kGuePort;      // gue: UDP destination port
-  bool gue_ipv6_zero_checksum = false;         // gue: RFC 6935
-  std::optional<std::uint32_t> gre_key;        // gre: RFC 2890
-  bool keep_unhealthy_flows = false;           // geneve: target_failover.on_unhealthy no_rebalance
+  std::uint16_t gue_port = abi::kGuePort;  // gue: UDP destination port
+  bool gue_ipv6_zero_checksum = false;     // gue: RFC 6935
+  std::optional<std::uint32_t> gre_key;    // gre: RFC 2890
+  bool keep_unhealthy_flows = false;       // geneve: target_failover.on_unhealthy no_rebalance
   std::uint16_t geneve_class = abi::kGeneveClass;
   std::uint64_t geneve_vpce_id = 0;
   std::uint64_t geneve_attachment_id = 0;
@@ -104,7 +104,7 @@ struct TargetGroup {
   bool proxy_protocol_v2 = false;              // fullnat, TCP: client address in a PROXY header
   bool client_address_option = false;          // fullnat, TCP: client address in TCP option 254
   bool mss_clamp = false;
-  bool outer_fragmentation = false;            // tunnels: fragment the outer packet where it does not fit
+  bool outer_fragmentation = false;  // tunnels: fragment the outer packet where it does not fit
   abi::Algorithm algorithm = abi::Algorithm::maglev;
   std::uint32_t table_size = 65537;
   std::chrono::seconds deregistration_delay{300};

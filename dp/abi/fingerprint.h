@@ -44,9 +44,9 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Root, group_targets), offsetof(Root, targets), offsetof(Root, ports), offsetof(Root, names),
               offsetof(Root, tunnel_source_v4), offsetof(Root, tunnel_source_v6), offsetof(Root, hygiene),
               offsetof(Root, security_segment), offsetof(Root, security_epoch), offsetof(Root, vip_prefix_lengths),
-               offsetof(Root, return_table), offsetof(Root, return_listeners), offsetof(Root, snat_addresses),
-               offsetof(Root, route_table), offsetof(Root, route_next_hops), offsetof(Root, gateways),
-               offsetof(Root, route_prefix_lengths));
+              offsetof(Root, return_table), offsetof(Root, return_listeners), offsetof(Root, snat_addresses),
+              offsetof(Root, route_table), offsetof(Root, route_next_hops), offsetof(Root, gateways),
+              offsetof(Root, route_prefix_lengths));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);

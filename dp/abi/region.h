@@ -78,6 +78,7 @@ static_assert(sizeof(Translation) == 128);
 struct NatWay {
   std::uint64_t low = 0;
   std::uint64_t high = 0;  // 0: free; stored last
+  bool operator==(const NatWay&) const = default;
 };
 inline constexpr std::uint32_t kNatWays = 64 * 128;  // sets × ways
 struct alignas(kCacheLineBytes) NatWays {

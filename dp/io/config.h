@@ -57,9 +57,9 @@ struct DpConfig {
     std::uint32_t sleep_us = 50;          // 1…1000
   } idle;
   struct {
-    std::uint32_t flows_per_worker = 1U << 20;  // 1024…2^28
+    std::uint32_t flows_per_worker = 1U << 20;         // 1024…2^28
     std::uint32_t translations_per_worker = 1U << 16;  // 1024…2^24, of fullnat flows
-    std::string path;                           // default: hugetlbfs where there are free pages, else /dev/shm
+    std::string path;                                  // default: hugetlbfs where there are free pages, else /dev/shm
   } flow_table;
   struct {
     std::uint32_t targets = 131072;   // 1…2^20

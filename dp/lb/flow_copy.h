@@ -8,7 +8,8 @@
 
 namespace lb {
 
-// `hash`: of the flow's key under to.hash_keys(). The flow is not in `to`; flow.way is a way of `to`. False: both its lines are full.
+// `hash`: of the flow's key under to.hash_keys(). The flow is not in `to`; flow.way is a way of `to`. False: both its lines
+// are full.
 bool copy_flow(FlowTable& to, const Hash128& hash, const FlowView& flow, std::uint64_t now_ns);
 
 }  // namespace lb

@@ -18,27 +18,16 @@ std::uint32_t first_of_set(const abi::IpAddress& client) {
   return static_cast<std::uint32_t>(mixed >> (64 - std::countr_zero(WaysBack::kSets))) * WaysBack::kWays;
 }
 
-// Not free, and nobody's: its `used` byte is 0.
-constexpr abi::NatWay kShut{0, 1};
-
 bool is_free(const abi::NatWays& ways, std::uint32_t at, std::uint32_t tick) {
   return ways.ways[at].high == 0 || tick - ways.last_used_s[at] > kReuseAfterS;
 }
 
-bool is_same(const abi::NatWay& one, const abi::NatWay& other) {
-  return one.low == other.low && one.high == other.high;
-}
-
 }  // namespace
-
-WaysBack::WaysBack(abi::NatWays* memory)
-    : own_(memory == nullptr ? std::make_unique<abi::NatWays>() : nullptr),
-      memory_(memory == nullptr ? own_.get() : memory) {}
 
 std::uint32_t WaysBack::learn(const abi::IpAddress& client, const WayBack& way, std::uint32_t present, std::uint32_t tick) {
   const auto wanted = std::bit_cast<abi::NatWay>(way);
   const std::uint32_t first = first_of_set(client);
-  const auto is_wanted = [&](std::uint32_t number) { return is_same(memory_->ways[first + number], wanted); };
+  const auto is_wanted = [&](std::uint32_t number) { return memory_->ways[first + number] == wanted; };
   std::uint32_t number = present != 0 && is_wanted(present) ? present : 0;
   std::uint32_t free = 0;
   for (std::uint32_t n = 1; number == 0 && n < kWays; ++n) {
@@ -62,31 +51,6 @@ WayBack WaysBack::at(const abi::IpAddress& client, std::uint32_t number) const {
   const abi::NatWay& words = memory_->ways[first_of_set(client) + number];
   const std::uint64_t high = __atomic_load_n(&words.high, __ATOMIC_ACQUIRE);
   return std::bit_cast<WayBack>(abi::NatWay{__atomic_load_n(&words.low, __ATOMIC_RELAXED), high});
-}
-
-void shut_strange_ways(abi::NatWays& ways, std::span<const abi::MacAddress> ports) {
-  for (abi::NatWay& words : ways.ways) {
-    if (words.high == 0) continue;
-    const auto way = std::bit_cast<WayBack>(words);
-    if (way.used != 1 || way.own_port >= ports.size() || way.own != ports[way.own_port]) words = kShut;
-  }
-}
-
-void merge_ways(std::span<const abi::NatWays* const> from, std::span<abi::NatWays* const> to) {
-  for (std::uint32_t at = 0; at < abi::kNatWays; ++at) {
-    abi::NatWay merged;
-    std::uint32_t last_used_s = 0;
-    for (const abi::NatWays* ways : from) {
-      const abi::NatWay& words = ways->ways[at];
-      if (words.high == 0) continue;
-      last_used_s = std::max(last_used_s, ways->last_used_s[at]);
-      merged = merged.high == 0 || is_same(merged, words) ? words : kShut;
-    }
-    for (abi::NatWays* ways : to) {
-      ways->ways[at] = merged;
-      ways->last_used_s[at] = last_used_s;
-    }
-  }
 }
 
 }  // namespace lb

@@ -45,9 +45,9 @@ std::uint64_t region_bytes(const abi::FlowRegionHeader& header, std::uint32_t wo
 }
 
 std::uint64_t ways_offset(const abi::FlowRegionHeader& header, std::uint32_t workers) {
-  return header.lines_offset + (sizeof(abi::FlowLine) * header.lines_per_worker +
-                                sizeof(abi::Translation) * header.translations_per_worker) *
-                                   workers;
+  return header.lines_offset +
+         (sizeof(abi::FlowLine) * header.lines_per_worker + sizeof(abi::Translation) * header.translations_per_worker) *
+             workers;
 }
 
 std::uint64_t translations_offset(const abi::FlowRegionHeader& header, std::uint32_t workers) {

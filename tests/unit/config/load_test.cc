@@ -220,7 +220,7 @@ INSTANTIATE_TEST_SUITE_P(
     Listeners, LoadRefuses,
     testing::Values(
         Bad{"protocol", replaced("protocol: TCP, port", "protocol: SCTP, port"),
-            "lb.yaml:6: listeners[0].protocol: must be TCP | UDP | TCP_UDP, not 'SCTP'\n"},
+            "lb.yaml:6: listeners[0].protocol: must be TCP | UDP | TCP_UDP | GENEVE, not 'SCTP'\n"},
         Bad{"port 0", replaced("port: 80, t", "port: 0, t"),
             "lb.yaml:6: listeners[0].port: must be 1-65535, a range N-M of these, or any, not '0'\n"},
         Bad{"range backwards", replaced("port: 80, t", "port: 90-80, t"),
@@ -281,11 +281,11 @@ INSTANTIATE_TEST_SUITE_P(
             "10.0.0.9,10.1.0.0/28, of at most 256 addresses, not '10.0.0.9,10.0.1.1/28'\n"},
         Bad{"SNAT addresses of the other family",
             with_group("    forwarding_mode: fullnat\n    attributes: {snat.addresses: \"fd00::9\"}\n"),
-            "lb.yaml:11: target_groups[0].attributes.snat.addresses: has no address of the family of target 10.0.0.2\n"},
+            "lb.yaml:11: target_groups[0].attributes.snat.addresses: has no address of the family of target 10.0.0.1\n"},
         Bad{"SNAT address of others",
             with_group("    forwarding_mode: fullnat\n    attributes: {snat.addresses: \"10.0.0.2,192.0.2.10\"}\n"),
-            "lb.yaml:11: target_groups[0].attributes.snat.addresses: 10.0.0.2 is the address of a target\n"
-            "lb.yaml:11: target_groups[0].attributes.snat.addresses: 192.0.2.10 is the address of a VIP\n"},
+            "lb.yaml:11: target_groups[0].attributes.snat.addresses: 10.0.0.2 is the address of a target, "
+            "192.0.2.10 is the address of a VIP\n"},
         Bad{"the client told twice",
             with_group(
                 "    forwarding_mode: fullnat\n    attributes: {snat.addresses: 10.0.0.9, proxy_protocol_v2.enabled: true, "
