@@ -20,9 +20,9 @@ namespace {
 
 // Of what lb-dp does once it serves, by what it is for.
 constexpr std::initializer_list<const char*> kAllowed = {
-    // packets: AF_XDP and AF_PACKET sockets, TAPs, memif
-    "poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_ctl", "read", "readv", "write", "writev", "sendto", "recvfrom",
-    "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "ioctl", "eventfd2", "timerfd_settime",
+    // packets: AF_XDP and AF_PACKET sockets, TAPs, memif; DPDK makes its epoll anew when interrupts come or go
+    "poll", "ppoll", "epoll_create", "epoll_create1", "epoll_wait", "epoll_pwait", "epoll_ctl", "read", "readv", "write",
+    "writev", "sendto", "recvfrom", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "ioctl", "eventfd2", "timerfd_settime",
     // lb-cp, the service manager, addresses of this host, DPDK's telemetry
     "socket", "connect", "bind", "listen", "accept", "accept4", "shutdown", "getsockopt", "setsockopt", "getsockname",
     "getpeername",
