@@ -18,7 +18,7 @@ std::uint32_t get(const std::uint32_t& word) {
 }
 template <typename T>
 void put(T& word, T value) {
-  __atomic_store_n(&word, value, __ATOMIC_RELAXED);
+  __atomic_store(&word, &value, __ATOMIC_RELAXED);
 }
 
 void begin_write(std::uint32_t& sequence) {
