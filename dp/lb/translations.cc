@@ -28,6 +28,15 @@ void begin_write(std::uint32_t& sequence) {
 void end_write(std::uint32_t& sequence) {
   __atomic_store_n(&sequence, sequence + 1, __ATOMIC_RELEASE);
 }
+// For readers on other cores: by words, between two changes of `sequence`.
+void store(Translation& to, Translation flow) {
+  begin_write(to.sequence);
+  flow.sequence = to.sequence;
+  const auto words = std::bit_cast<Words>(flow);
+  auto* out = reinterpret_cast<std::uint64_t*>(&to);
+  for (std::uint32_t i = 0; i < kWords; ++i) put(out[i], words[i]);
+  end_write(to.sequence);
+}
 
 std::uint32_t share_index(std::uint32_t worker, std::uint8_t protocol) {
   return 2 * worker + (protocol == static_cast<std::uint8_t>(abi::Protocol::udp) ? 1 : 0);
@@ -192,13 +201,12 @@ std::uint32_t Translations::allocate(const Wanted& wanted, std::uint64_t& evicte
     give_port(*shares[from], port);
     return kNoSlot;
   }
-  Translation& flow = slots_[slot];
-  begin_write(flow.sequence);
-  put(flow.state, TranslationState::free);
+  Translation flow = slots_[slot];
+  flow.state = TranslationState::free;
   flow.snat = *addresses[from];
   flow.snat_port = static_cast<std::uint16_t>(port);
   flow.protocol = wanted.protocol;
-  end_write(flow.sequence);
+  store(slots_[slot], flow);
   ++used_;
   return slot;
 }
@@ -209,12 +217,7 @@ void Translations::fill(std::uint32_t slot, const Translation& flow) {
   whole.snat = to.snat;
   whole.snat_port = to.snat_port;
   whole.protocol = to.protocol;
-  begin_write(to.sequence);
-  whole.sequence = to.sequence;
-  const auto words = std::bit_cast<Words>(whole);
-  auto* out = reinterpret_cast<std::uint64_t*>(&to);
-  for (std::uint32_t i = 0; i < kWords; ++i) put(out[i], words[i]);
-  end_write(to.sequence);
+  store(to, whole);
   put(cell_of(*share_of(to), to.snat_port), kPortUsed | slot);
   link_client(slot);
   if (to.state == TranslationState::opening) link_oldest(slot);
