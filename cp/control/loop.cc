@@ -123,10 +123,10 @@ void Controller::Loop::stop() {
     publisher_.reset();
     prober_.reset();
     for (const auto& waiter : std::exchange(waiters_, {})) waiter->done.set_value("lb-cp ends");
+    io_.stop();  // here, so that no timer and no answer finds what has just gone
   });
-  disk_.join();
-  io_.stop();
   thread_.join();
+  disk_.join();
   if (auto saved = store_.save(encode_state(saved_state())); !saved) spdlog::error("state: {}", saved.error());
 }
 
@@ -185,7 +185,6 @@ bool Controller::Loop::paths_ready() const {
 // Decides, and compiles what follows. The first generation waits a moment for the kernel to find next hops: lb-dp goes on
 // forwarding by the one it has meanwhile.
 void Controller::Loop::commit(bool force) {
-  if (publisher_ == nullptr) return;  // stop() has begun; a timer may still fire
   if (!first_published_ && !paths_ready() && std::chrono::steady_clock::now() < started_at_ + kFirstPathsLimit) {
     commit_timer_.expires_after(10ms);
     commit_scheduled_ = true;
@@ -221,7 +220,7 @@ void Controller::Loop::commit(bool force) {
 }
 
 void Controller::Loop::publish_when_stored() {
-  if (awaited_stores_ != 0 || !unsent_ || publisher_ == nullptr) return;
+  if (awaited_stores_ != 0 || !unsent_) return;
   publisher_->publish(std::move(*unsent_));
   unsent_.reset();
 }
