@@ -138,6 +138,17 @@ std::optional<NeighbourInfo> parse_neighbour(const nlmsghdr* message) {
   return neighbour;
 }
 
+std::optional<HostAddress> parse_address(const nlmsghdr* message) {
+  if (message->nlmsg_type != RTM_NEWADDR && message->nlmsg_type != RTM_DELADDR) return std::nullopt;
+  const auto* header = static_cast<const ifaddrmsg*>(mnl_nlmsg_get_payload(message));
+  Attributes at{};
+  mnl_attr_parse(message, sizeof *header, collect, &at);
+  const auto address = address_of(at[at[IFA_LOCAL] != nullptr ? IFA_LOCAL : IFA_ADDRESS], header->ifa_family);
+  if (!address) return std::nullopt;
+  return HostAddress{header->ifa_index, *address, header->ifa_scope,
+                     at[IFA_FLAGS] != nullptr ? u32_of(at[IFA_FLAGS]) : header->ifa_flags};
+}
+
 std::optional<RouteInfo> parse_route(const nlmsghdr* message) {
   if (message->nlmsg_type != RTM_NEWROUTE && message->nlmsg_type != RTM_DELROUTE) return std::nullopt;
   const auto* header = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
@@ -194,7 +205,10 @@ void NetlinkRequests::dump(std::uint16_t type, const OnMessage& on_message) {
   request->nlmsg_type = type;
   request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   request->nlmsg_seq = ++sequence_;
-  const std::size_t header = type == RTM_GETLINK ? sizeof(ifinfomsg) : type == RTM_GETROUTE ? sizeof(rtmsg) : sizeof(ndmsg);
+  const std::size_t header = type == RTM_GETLINK    ? sizeof(ifinfomsg)
+                             : type == RTM_GETROUTE ? sizeof(rtmsg)
+                             : type == RTM_GETADDR  ? sizeof(ifaddrmsg)
+                                                    : sizeof(ndmsg);
   mnl_nlmsg_put_extra_header(request, header);
   if (mnl_socket_sendto(socket_, request, request->nlmsg_len) < 0) fail("netlink send");
   for (;;) {

@@ -51,10 +51,19 @@ struct RouteInfo {
   std::uint32_t mtu_bytes = 0;  // of the route; 0: none
 };
 
+// An address of this host.
+struct HostAddress {
+  std::uint32_t ifindex = 0;
+  abi::IpAddress address;
+  std::uint8_t scope = 0;   // RT_SCOPE_*
+  std::uint32_t flags = 0;  // IFA_F_*
+};
+
 // nullopt: not a message of that kind, or of a family that is neither IPv4 nor IPv6.
 std::optional<LinkInfo> parse_link(const nlmsghdr* message);
 std::optional<NeighbourInfo> parse_neighbour(const nlmsghdr* message);
 std::optional<RouteInfo> parse_route(const nlmsghdr* message);
+std::optional<HostAddress> parse_address(const nlmsghdr* message);
 
 // A socket for requests; every call waits for the kernel's answer.
 class NetlinkRequests {
@@ -65,7 +74,7 @@ class NetlinkRequests {
   NetlinkRequests& operator=(const NetlinkRequests&) = delete;
 
   using OnMessage = std::function<void(const nlmsghdr*)>;
-  void dump(std::uint16_t type, const OnMessage& on_message);  // RTM_GETLINK, RTM_GETNEIGH or RTM_GETROUTE
+  void dump(std::uint16_t type, const OnMessage& on_message);  // RTM_GETLINK, …NEIGH, …ROUTE or …ADDR
   // One answer per address, same order.
   std::vector<RouteInfo> routes(std::span<const abi::IpAddress> addresses);
   // Makes the kernel resolve neighbours: and keep them so (`managed`), or once. Errno of each, same order; 0: it took it.

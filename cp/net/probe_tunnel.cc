@@ -2,25 +2,28 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <ifaddrs.h>
+#include <linux/if_addr.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <optional>
+#include <system_error>
 #include <utility>
 
 #include "bpf/probe.h"
 #include "bpf/probe.skel.h"
+#include "cp/net/netlink.h"
 #include "cp/net/probe_device.h"
 
 namespace lb::cp {
 namespace {
 
+constexpr std::chrono::seconds kAddressesKeep{1};
 constexpr std::uint32_t kMarks = 0x6c600000;  // the upper 12 bits of our marks
 constexpr std::uint32_t kTcHandle = 0x6c62;
 constexpr std::uint32_t kTcPriority = 2;
@@ -64,26 +67,6 @@ void detach(std::uint32_t ifindex, bpf_tc_attach_point point) {
   Hook hook = hook_of(ifindex, point);
   bpf_tc_opts filter = filter_of(0, 0);
   bpf_tc_detach(&hook, &filter);
-}
-
-// An address that others reach this host by, of the family, on the interface.
-std::optional<abi::IpAddress> address_on(const std::string& interface, bool v4) {
-  ifaddrs* all = nullptr;
-  if (getifaddrs(&all) != 0) return std::nullopt;
-  std::optional<abi::IpAddress> found;
-  for (const ifaddrs* at = all; at != nullptr && !found; at = at->ifa_next) {
-    if (at->ifa_addr == nullptr || interface != at->ifa_name) continue;
-    if (v4 && at->ifa_addr->sa_family == AF_INET) {
-      const auto* bytes = reinterpret_cast<const std::uint8_t*>(&reinterpret_cast<sockaddr_in*>(at->ifa_addr)->sin_addr);
-      found = abi::IpAddress::v4(bytes[0], bytes[1], bytes[2], bytes[3]);
-    } else if (!v4 && at->ifa_addr->sa_family == AF_INET6) {
-      const in6_addr& address = reinterpret_cast<sockaddr_in6*>(at->ifa_addr)->sin6_addr;
-      if (IN6_IS_ADDR_LINKLOCAL(&address)) continue;
-      std::memcpy(found.emplace().bytes.data(), &address, 16);
-    }
-  }
-  freeifaddrs(all);
-  return found;
 }
 
 int bind_to(int fd, const abi::IpAddress& source) {
@@ -167,8 +150,25 @@ tl::expected<void, SystemError> ProbeTunnel::watch(const std::string& interface,
   return {};
 }
 
+// Not one that is deprecated, as SNAT addresses beside it should be (fullnat.md): what is sent to those goes to the workers.
+abi::IpAddress ProbeTunnel::address_on(std::uint32_t ifindex, bool v4) {
+  const auto now = std::chrono::steady_clock::now();
+  if (now >= addresses_at_ + kAddressesKeep) {
+    addresses_at_ = now;
+    addresses_.clear();
+    NetlinkRequests().dump(RTM_GETADDR, [this](const nlmsghdr* message) {
+      constexpr std::uint32_t kUnfit = IFA_F_DEPRECATED | IFA_F_TENTATIVE | IFA_F_DADFAILED;
+      const auto known = parse_address(message);
+      if (!known || known->scope != RT_SCOPE_UNIVERSE || (known->flags & kUnfit) != 0) return;
+      addresses_.try_emplace({known->ifindex, known->address.is_v4()}, known->address);
+    });
+  }
+  const auto found = addresses_.find({ifindex, v4});
+  return found == addresses_.end() ? abi::IpAddress{} : found->second;
+}
+
 tl::expected<void, SystemError> ProbeTunnel::prepare(int fd, std::uint32_t number, const TunnelledProbe& probe,
-                                                     const abi::IpAddress& target, const NextHop& next_hop) {
+                                                     const abi::IpAddress& target, const NextHop& next_hop) try {
   if (!next_hop.resolved) return tl::unexpected(SystemError{0, "next hop unresolved"});
   const bool v4 = probe.vip.is_v4();
   if (!v4 && !programs_->device.ipv6_error().empty())
@@ -176,8 +176,8 @@ tl::expected<void, SystemError> ProbeTunnel::prepare(int fd, std::uint32_t numbe
   std::uint32_t ifindex = 0;
   if (auto watched = watch(next_hop.interface, ifindex); !watched) return watched;
   NextHop hop = next_hop;
-  if (hop.source.is_zero()) hop.source = address_on(hop.interface, target.is_v4()).value_or(abi::IpAddress{});
-  const abi::IpAddress own = v4 == target.is_v4() ? hop.source : address_on(hop.interface, v4).value_or(abi::IpAddress{});
+  if (hop.source.is_zero()) hop.source = address_on(ifindex, target.is_v4());
+  const abi::IpAddress own = v4 == target.is_v4() ? hop.source : address_on(ifindex, v4);
   if (own.is_zero() || hop.source.is_zero()) {
     return tl::unexpected(SystemError{EADDRNOTAVAIL, "tunnel probes: " + hop.interface + " has no address to ask from"});
   }
@@ -190,6 +190,8 @@ tl::expected<void, SystemError> ProbeTunnel::prepare(int fd, std::uint32_t numbe
     return tl::unexpected(error_of("bind to device", errno));
   if (bind_to(fd, own) != 0) return tl::unexpected(error_of("bind", errno));
   return {};
+} catch (const std::system_error& error) {
+  return tl::unexpected(error_of("addresses", error.code().value()));
 }
 
 void ProbeTunnel::forget(std::uint32_t number) {

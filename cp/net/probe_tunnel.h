@@ -10,11 +10,13 @@
 // Thread: one.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
 #include <tl/expected.hpp>
+#include <utility>
 
 #include "cp/model/model.h"
 #include "cp/net/probe_device.h"
@@ -42,10 +44,14 @@ class ProbeTunnel {
   struct Programs;
 
   explicit ProbeTunnel(std::unique_ptr<Programs> programs);
+  // By which others reach this host, on the interface; zero: none. Throws std::system_error.
+  abi::IpAddress address_on(std::uint32_t ifindex, bool v4);
   tl::expected<void, SystemError> watch(const std::string& interface, std::uint32_t& ifindex);
 
   std::unique_ptr<Programs> programs_;
-  std::map<std::string, std::uint32_t> watched_;  // interfaces where answers come in
+  std::map<std::string, std::uint32_t> watched_;                        // interfaces where answers come in
+  std::map<std::pair<std::uint32_t, bool>, abi::IpAddress> addresses_;  // by interface and family, as of addresses_at_
+  std::chrono::steady_clock::time_point addresses_at_;
 };
 
 }  // namespace lb::cp
