@@ -25,8 +25,7 @@ void TalkerBook::add(const lb::Snapshot* snapshot, const TracedPacket& packet) {
   const abi::TraceRecord& record = packet.record;
   if (record.listener == abi::kNoIndex) return;
   net::ParsedPacket parsed;
-  const auto result = net::parse(record.bytes.data(), record.in_bytes, false, parsed).result;
-  if (result != net::ParseResult::ok && result != net::ParseResult::other_ip) return;
+  if (!parse_kept(record, parsed)) return;
   const bool current = snapshot != nullptr && snapshot->generation() == record.generation;
   const abi::Target* const target =
       current && record.target < snapshot->targets().size() ? &snapshot->targets()[record.target] : nullptr;

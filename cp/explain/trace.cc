@@ -79,6 +79,18 @@ TraceFeed::Batch TraceFeed::read() {
   return batch;
 }
 
+bool parse_kept(const abi::TraceRecord& record, net::ParsedPacket& packet) {
+  // Headers are at the front; what was not kept behind them is 0, or the packet would be shorter than it says.
+  static constexpr std::uint32_t kMostBytes = 16384;
+  static thread_local std::array<std::uint8_t, kMostBytes> frame;
+  const std::uint32_t kept = std::min<std::uint32_t>(record.in_bytes, abi::kTraceSnapBytes);
+  const std::uint32_t length = std::clamp(record.in_length, kept, kMostBytes);
+  std::memcpy(frame.data(), record.bytes.data(), kept);
+  std::memset(frame.data() + kept, 0, length - kept);
+  const auto result = net::parse(frame.data(), length, false, packet).result;
+  return result == net::ParseResult::ok || result == net::ParseResult::other_ip;
+}
+
 TraceWords words_of(const lb::Snapshot* snapshot, const abi::TraceRecord& record) {
   static constexpr std::array kFlow = {"none", "hit", "new"};
   static constexpr std::array kFlowWords = {"no entry", "entry found", "new entry"};
@@ -92,8 +104,7 @@ TraceWords words_of(const lb::Snapshot* snapshot, const abi::TraceRecord& record
   words.verdict = kVerdict[verdict];
   if (record.reason < abi::kDropReasonCount) words.reason = abi::to_string(static_cast<abi::DropReason>(record.reason));
   net::ParsedPacket packet;
-  const auto parsed = net::parse(record.bytes.data(), record.in_bytes, false, packet).result;
-  if (parsed == net::ParseResult::ok || parsed == net::ParseResult::other_ip) {
+  if (parse_kept(record, packet)) {
     words.protocol = protocol_text(packet.protocol);
     words.source = format_address_port(packet.key.source, packet.key.source_port);
     words.destination = format_address_port(packet.key.destination, packet.key.destination_port);

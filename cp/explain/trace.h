@@ -12,6 +12,9 @@
 namespace lb {
 class Snapshot;
 }
+namespace lb::net {
+struct ParsedPacket;
+}
 
 namespace lb::cp::explain {
 
@@ -54,6 +57,8 @@ struct TraceWords {
   std::string path;  // "listener web-80 → new entry → slot 17 of blue → 10.77.2.2:80 → ipip → sent"
 };
 std::string protocol_text(std::uint8_t protocol);  // TCP, UDP, ICMP or the number
+// What the packet was as it came, by the bytes that were kept of it. False: no IP packet, or too few of them.
+bool parse_kept(const abi::TraceRecord& record, net::ParsedPacket& packet);
 TraceWords words_of(const lb::Snapshot* snapshot, const abi::TraceRecord& record);
 
 }  // namespace lb::cp::explain
