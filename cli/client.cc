@@ -217,6 +217,9 @@ Client::Result<api::PlanReply> Client::plan(const api::PlanRequest& request) {
 Client::Result<api::FlowList> Client::flows(const api::FlowsRequest& request) {
   return impl_->call(&Stub::ListFlows, request);
 }
+Client::Result<api::TalkerList> Client::talkers(const api::TalkersRequest& request) {
+  return impl_->call(&Stub::ListTalkers, request, kWorkTime);
+}
 tl::expected<void, std::string> Client::events(const api::EventsRequest& request,
                                                const std::function<bool(const api::EventBatch&)>& take) {
   return impl_->stream(&Stub::WatchEvents, request, take);
@@ -224,6 +227,10 @@ tl::expected<void, std::string> Client::events(const api::EventsRequest& request
 tl::expected<void, std::string> Client::watch(const api::WatchRequest& request,
                                               const std::function<bool(const api::WatchReply&)>& take) {
   return impl_->stream(&Stub::Watch, request, take);
+}
+tl::expected<void, std::string> Client::trace(const api::TraceRequest& request,
+                                              const std::function<bool(const api::TraceBatch&)>& take) {
+  return impl_->stream(&Stub::Trace, request, take);
 }
 tl::expected<void, std::string> Client::why_packets(const std::function<bool(api::PacketBatch&)>& next,
                                                     const std::function<bool(const api::WhyBatch&)>& take) {

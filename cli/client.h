@@ -41,10 +41,13 @@ class Client {
   Result<api::DrainReply> undrain(const api::DrainRequest& request);
   Result<api::FreezeReply> freeze(const api::FreezeRequest& request);
   Result<api::WhyReply> why(const api::WhyRequest& request);
+  tl::expected<void, std::string> trace(const api::TraceRequest& request,
+                                        const std::function<bool(const api::TraceBatch&)>& take);
   // `next` fills a batch, or says that there is none left; `take` gets its answers. No deadline.
   tl::expected<void, std::string> why_packets(const std::function<bool(api::PacketBatch&)>& next,
                                               const std::function<bool(const api::WhyBatch&)>& take);
   Result<api::PlanReply> plan(const api::PlanRequest& request);
+  Result<api::TalkerList> talkers(const api::TalkersRequest& request);
   Result<api::FlowList> flows(const api::FlowsRequest& request);
   // Streams: `take` gets each message as it comes and says whether to go on. Where `take` ended it, or the server had no
   // more to tell, there is no error. No deadline.

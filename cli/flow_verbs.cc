@@ -59,7 +59,29 @@ int Session::events() {
   return kExitOk;
 }
 
+// The flow tables hold neither addresses nor counts: what is asked by these is seen on packets.
+int Session::talkers() {
+  api::TalkersRequest request;
+  api::TraceRequest filter;
+  if (auto filled = fill(filter); !filled) return fail(filled.error());
+  request.set_protocol(filter.protocol());
+  request.set_client(filter.client());
+  request.set_vip(filter.vip());
+  request.set_port(filter.port());
+  request.set_listener(options_.listener);
+  request.set_target_group(options_.target_group);
+  request.set_target(options_.target);
+  request.set_state(options_.state);
+  request.set_by_client(options_.by_client);
+  request.set_sample_ms(static_cast<std::uint32_t>(options_.sample_s * 1000));
+  request.set_max_rows(static_cast<std::uint32_t>(std::min<std::size_t>(options_.count, 10'000)));
+  return show([&] { return client_.talkers(request); });
+}
+
 int Session::flows() {
+  const bool by_packets = options_.top || options_.by_client || !options_.client.empty() || !options_.vip.empty() ||
+                          !options_.protocol.empty() || !options_.port.empty();
+  if (by_packets) return talkers();
   api::FlowsRequest request;
   request.set_listener(options_.listener);
   request.set_target_group(options_.target_group);

@@ -41,6 +41,7 @@ class CommandLine {
   void add_edit_verbs();
   void add_view_verbs();
   void add_drain_verbs();
+  void add_trace_verbs();
   void add_watch(CLI::App& app) {
     app.add_option("--watch", options_.watch_s, "repeat every SECONDS (1 if not given)")
         ->expected(0, 1)
@@ -198,6 +199,16 @@ void CommandLine::add_view_verbs() {
   flows.add_option("--target-group,--group", options_.target_group, "only of this one")->type_name("NAME");
   flows.add_option("--target", options_.target, "only on this one: ADDRESS:PORT")->type_name("TARGET");
   flows.add_option("--state", options_.state, "new, assumed, closing, reset, short, udp or udp-new")->type_name("STATE");
+  flows.add_flag("--top", options_.top, "one by one, those that send most first: from the packets of a moment");
+  flows.add_flag("--by-client", options_.by_client, "as --top, but a row for each client");
+  flows.add_option("--client", options_.client, "as --top, of this address or prefix")->type_name("PREFIX");
+  flows.add_option("--vip", options_.vip, "as --top, to this address or prefix")->type_name("PREFIX");
+  flows.add_option("--protocol", options_.protocol, "as --top, TCP or UDP")->type_name("PROTOCOL");
+  flows.add_option("--port", options_.port, "as --top, to this port")->type_name("PORT");
+  flows.add_option("-n", options_.count, "as --top, at most COUNT rows (default 20)")->type_name("COUNT");
+  flows.add_option("--sample", options_.sample_s, "as --top, how long packets are looked at (default 1)")
+      ->type_name("SECONDS")
+      ->check(silent(CLI::Range(0.1, 10.0)));
   add_watch(flows);
   CLI::App& top = verb("top", "Show live rates of listeners, targets and workers, busiest first", "lbctl top --watch 2",
                        [](Session& session) { return session.top(); });
@@ -214,6 +225,7 @@ void CommandLine::add_view_verbs() {
   why.add_option("--generation", options_.generation,
                  "by the configuration of then: a generation (1.9), or a number of the history")
       ->type_name("GENERATION");
+  add_trace_verbs();
   verb("doctor", "Look at sockets, lb-dp, workers, targets and drops; exit code 1 if anything is bad", "lbctl doctor",
        [](Session& session) { return session.doctor(); });
   CLI::App& completion = verb("completion", "Print a completion script for a shell",
@@ -222,6 +234,28 @@ void CommandLine::add_view_verbs() {
   verb("man", "Print the man page, lbctl(1)", "lbctl man | man -l -", nullptr).callback([this] { man_ = true; });
   verb("version", "Show the versions of lbctl and lb-cp, and whether lb-dp is connected", "lbctl version",
        [](Session& session) { return session.version(); });
+}
+
+void CommandLine::add_trace_verbs() {
+  const auto add_filter = [this](CLI::App& app) {
+    app.add_option("--protocol", options_.protocol, "TCP or UDP")->type_name("PROTOCOL");
+    app.add_option("--client", options_.client, "address or prefix of either end")->type_name("PREFIX");
+    app.add_option("--vip", options_.vip, "address or prefix of either end")->type_name("PREFIX");
+    app.add_option("--port", options_.port, "of either end")->type_name("PORT");
+    one_of(app.add_option("--verdict", options_.verdict, "tx, punt or drop")->type_name("VERDICT"), {"tx", "punt", "drop"});
+    app.add_option("--reason", options_.reason, "dropped for this one, as lbctl drops names it")->type_name("REASON");
+    app.add_option("--rate", options_.rate, "at most so many packets a second from each worker (default 100)")
+        ->type_name("COUNT");
+    app.add_option("-n", options_.count, "end after COUNT packets")->type_name("COUNT");
+  };
+  add_filter(verb("trace", "Show packets as workers see them, each with its way through lb; until Ctrl-C",
+                  "lbctl trace --client 198.51.100.7 --port 443 -n 20", [](Session& session) { return session.trace(); }));
+  CLI::App& capture =
+      verb("capture", "Write packets to a pcapng file, as they came and as they left; until Ctrl-C",
+           "lbctl capture -w lb.pcapng --vip 192.0.2.10 -n 1000", [](Session& session) { return session.capture(); });
+  capture.add_option("-w,--write", options_.file, "the file; - writes to standard output")->required()->type_name("FILE");
+  capture.add_option("--bytes", options_.bytes, "of each side of a packet, at most 1984 (the default)")->type_name("BYTES");
+  add_filter(capture);
 }
 
 void CommandLine::add_drain_verbs() {

@@ -84,6 +84,35 @@ std::string view(const api::PlanReply& reply, const ViewOptions& options) {
   return out;
 }
 
+std::string view(const api::TalkerList& list, const ViewOptions& options) {
+  const bool by_client = list.talkers_size() > 0 && list.talkers(0).flows() != 0;
+  std::vector<Column> columns = {{"CLIENT"}};
+  if (by_client) columns.push_back({"FLOWS", true});
+  if (!by_client) columns.insert(columns.end(), {{"DESTINATION"}, {"PROTOCOL"}});
+  columns.insert(columns.end(), {{"TARGET", false, true}, {"PACKETS", true}, {"BYTES", true}});
+  if (!by_client) columns.push_back({"STATE"});
+  if (options.wide) columns.insert(columns.end(), {{"LISTENER"}, {"GROUP"}});
+  Table table(columns);
+  for (const api::TalkerRow& row : list.talkers()) {
+    std::vector<Cell> cells = {row.client()};
+    if (by_client) cells.emplace_back(count(row.flows(), options));
+    if (!by_client) cells.insert(cells.end(), {row.destination(), row.protocol()});
+    cells.insert(cells.end(), {row.target(), count(row.packets(), options), count(row.bytes(), options)});
+    if (!by_client) cells.emplace_back(row.state());
+    if (options.wide) cells.insert(cells.end(), {row.listener(), row.target_group()});
+    table.add(std::move(cells));
+  }
+  std::string out =
+      table.empty() ? "no packets\n" : table.render(options.wide ? kUnlimited : kTableColumns, options.colours);
+  const auto shown = static_cast<std::uint64_t>(list.talkers_size());
+  if (shown < list.rows()) out += "… and " + std::to_string(list.rows() - shown) + " more (-n)\n";
+  if (list.packets_read() < list.packets()) {
+    out += "estimates: " + std::to_string(list.packets_read()) + " of " + std::to_string(list.packets()) +
+           " packets were looked at\n";
+  }
+  return out;
+}
+
 std::string view(const api::FlowList& list, const ViewOptions& options) {
   std::vector<Column> columns = {{"GROUP", false, true}, {"TARGET"},     {"STATE"},      {"FLOWS", true},
                                  {"≤1s", true},          {"≤10s", true}, {"≤60s", true}, {"LONGER", true}};

@@ -46,13 +46,6 @@ std::optional<FlowState> state_of(const std::string& text) {
   return std::nullopt;
 }
 
-std::string states_text() {
-  std::string text;
-  for (std::uint8_t i = 1; i < kFlowStateCount; ++i)
-    text += (text.empty() ? "" : " | ") + std::string(to_string(static_cast<FlowState>(i)));
-  return text;
-}
-
 void fill_fates(api::PlannedGroup& row, const explain::FlowFates& flows) {
   row.set_flows_stay(flows.stay);
   row.set_flows_move(flows.move);
@@ -75,9 +68,20 @@ void fill_target(api::PlannedTarget& row, const explain::PlannedTarget& target) 
 
 }  // namespace
 
+std::string flow_states() {
+  std::string text;
+  for (std::uint8_t i = 1; i < kFlowStateCount; ++i)
+    text += (text.empty() ? "" : " | ") + std::string(to_string(static_cast<FlowState>(i)));
+  return text;
+}
+
+bool is_flow_state(const std::string& text) {
+  return state_of(text).has_value();
+}
+
 Status list_flows(Operations& operations, const api::FlowsRequest& request, api::FlowList& reply) {
   const auto state = state_of(request.state());
-  if (!request.state().empty() && !state) return invalid("state", quoted(request.state()) + " is none of " + states_text());
+  if (!request.state().empty() && !state) return invalid("state", quoted(request.state()) + " is none of " + flow_states());
   const auto live = operations.live();
   if (!request.listener().empty() &&
       std::ranges::find(live->listeners, request.listener(), &LiveListener::name) == live->listeners.end())

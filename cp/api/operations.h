@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cp/explain/plan.h"
+#include "cp/explain/trace.h"
 #include "cp/explain/why.h"
 #include "cp/model/edit.h"
 #include "cp/model/live.h"
@@ -50,6 +51,15 @@ struct ExplainedConfig {
   ConfigRecord record;
 };
 
+// A trace that goes on while this lives. Thread: one.
+class Tracing {
+ public:
+  virtual ~Tracing() = default;
+  // What has been written down since it was asked last, with the snapshot in force. Error: it has ended: lb-dp went away.
+  // Asked at least every second, else the workers take it for abandoned.
+  virtual tl::expected<explain::TraceFeed::Batch, std::string> read() = 0;
+};
+
 class Operations {
  public:
   virtual ~Operations() = default;
@@ -81,6 +91,9 @@ class Operations {
   // The same flow tables under an earlier configuration, if it were put in force now: health is today's. Error: it is not
   // kept.
   virtual tl::expected<ExplainedConfig, std::string> explain_by(const HistoryPoint& point) = 0;
+  // Has lb-dp write down the packets that `order` names (session and until_ns are the callee's), until the Tracing ends. One
+  // at a time. Error: somebody traces already, or lb-dp is away.
+  virtual tl::expected<std::unique_ptr<Tracing>, std::string> start_trace(const abi::TraceOrder& order) = 0;
   // A configuration, or the part of one that is to be shown, as YAML with defaults filled in (cp/config/render).
   virtual std::string render(const Config& config) = 0;
 };

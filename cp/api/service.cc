@@ -21,6 +21,7 @@
 #include "cp/api/refusals.h"
 #include "cp/api/rows.h"
 #include "cp/api/streams.h"
+#include "cp/api/trace_calls.h"
 #include "cp/api/why_calls.h"
 #include "cp/explain/counters.h"
 #include "proto/api.grpc.pb.h"
@@ -203,6 +204,24 @@ class Service final : public api::LoadBalancer::Service {
   Status Why(ServerContext* context, const api::WhyRequest* request, api::WhyReply* reply) override {
     return guarded(*context, *request, [&] { return why_flow(operations_, *request, *reply); });
   }
+  Status ListTalkers(ServerContext* context, const api::TalkersRequest* request, api::TalkerList* reply) override {
+    if (access_ != Access::admin) return packets_are_private();
+    return guarded(*context, *request, [&] {
+      const StreamPlace place(streams_);
+      if (Status status = place.status(); !status.ok()) return status;
+      return list_talkers(operations_, *context, *request, *reply);
+    });
+  }
+  Status Trace(ServerContext* context, const api::TraceRequest* request,
+               grpc::ServerWriter<api::TraceBatch>* writer) override {
+    if (access_ != Access::admin) return packets_are_private();
+    return guarded(*context, *request, [&] {
+      const StreamPlace place(streams_);
+      if (Status status = place.status(); !status.ok()) return status;
+      return stream_trace(operations_, *context, *request,
+                          [&](const api::TraceBatch& batch) { return writer->Write(batch); });
+    });
+  }
   Status WhyPackets(ServerContext* context, grpc::ServerReaderWriter<api::WhyBatch, api::PacketBatch>* stream) override {
     return guarded(*context, api::PacketBatch(), [&] {
       const StreamPlace place(streams_);
@@ -220,6 +239,10 @@ class Service final : public api::LoadBalancer::Service {
     if (Status status = check_fields(context, request); !status.ok()) return status;
     if (context.IsCancelled()) return {StatusCode::CANCELLED, "the client has gone"};
     return safely(handler);
+  }
+
+  static Status packets_are_private() {
+    return {StatusCode::PERMISSION_DENIED, "packets of clients are shown on lb-cp's admin socket only (lb-cp --socket)"};
   }
 
   // What changes something is for the admin socket.

@@ -182,6 +182,40 @@ tl::expected<ExplainedConfig, std::string> Controller::explain_by(const HistoryP
   return explained;
 }
 
+// Reads the rings on the caller's thread; the control loop only tells lb-dp.
+class Controller::LoopTracing final : public Tracing {
+ public:
+  LoopTracing(Loop& loop, std::uint64_t session, explain::TraceFeed feed)
+      : loop_(loop), session_(session), feed_(std::move(feed)), renewed_(std::chrono::steady_clock::now()) {}
+  LoopTracing(const LoopTracing&) = delete;
+  LoopTracing& operator=(const LoopTracing&) = delete;
+  ~LoopTracing() override {
+    loop_.call([this] { loop_.end_trace(session_); });
+  }
+
+  tl::expected<explain::TraceFeed::Batch, std::string> read() override {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - renewed_ >= std::chrono::seconds(1)) {
+      renewed_ = now;
+      if (!loop_.call([this] { return loop_.renew_trace(session_); })) return tl::unexpected(std::string("lb-dp has gone"));
+    }
+    return feed_.read();
+  }
+
+ private:
+  Loop& loop_;
+  const std::uint64_t session_;
+  explain::TraceFeed feed_;
+  std::chrono::steady_clock::time_point renewed_;
+};
+
+tl::expected<std::unique_ptr<Tracing>, std::string> Controller::start_trace(const abi::TraceOrder& order) {
+  auto started = loop_->call([&] { return loop_->start_trace(order); });
+  if (!started) return tl::unexpected(started.error());
+  const std::uint64_t session = started->session();
+  return std::make_unique<LoopTracing>(*loop_, session, std::move(*started));
+}
+
 std::string Controller::render(const Config& config) {
   return cp::render(config);
 }

@@ -56,12 +56,14 @@ class Controller final : public Operations {
   Drained undrain(const AddressPort& target, const std::optional<std::string>& group) override;
   bool freeze_health(bool frozen, const std::string& note) override;
   explain::Context explain_context() override;
+  tl::expected<std::unique_ptr<Tracing>, std::string> start_trace(const abi::TraceOrder& order) override;
   tl::expected<ExplainedConfig, std::string> explain_by(const HistoryPoint& point) override;
   std::string render(const Config& config) override;
 
  private:
   class Loop;
   struct Applying;
+  class LoopTracing;
   ApplyOutcome apply_text(const std::string& text, const Applying& how);
   explicit Controller(std::unique_ptr<Loop> loop);
   std::unique_ptr<Loop> loop_;

@@ -144,6 +144,12 @@ std::uint32_t HealthBook::successes_wanted(const HealthCheck& check, const Count
   return check.flap_damping ? check.healthy_threshold << counting.flaps : check.healthy_threshold;
 }
 
+void HealthBook::shift_times(std::int64_t ms) {
+  for (auto& [key, counting] : counting_) counting.fell_unix_ms += counting.fell_unix_ms != 0 ? ms : 0;
+  for (auto& [group, limit] : limits_) limit.shift_times(ms);
+  for (Success* success : {&last_, &last_other_}) success->unix_ms += success->unix_ms != 0 ? ms : 0;
+}
+
 void HealthBook::note_success(const std::string& group, std::int64_t now_unix_ms) {
   if (last_.group != group) last_other_ = std::exchange(last_, {group, 0});
   last_.unix_ms = now_unix_ms;

@@ -36,6 +36,8 @@ class HealthBook {
   // Only what the probe said, for people: no health changes and nothing is counted towards a threshold, so that a thaw
   // begins where the freeze did.
   void show(const ProbeSpec& spec, const ProbeResult& result, Roster& roster);
+  // As Roster::shift_times().
+  void shift_times(std::int64_t ms);
   // Probes by verdict since start.
   [[nodiscard]] std::map<std::string, std::uint64_t> counts() const;
 

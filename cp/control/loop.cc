@@ -16,8 +16,10 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kCoalesce = 3ms;            // changes within it make one generation
-constexpr auto kStoreDelay = 500ms;        // changes of health reach the disk within it
+constexpr auto kCoalesce = 3ms;      // after a generation, or as long as that took: changes within it make one
+constexpr auto kStoreDelay = 500ms;  // changes of health reach the disk within it, or later where that costs much:
+constexpr auto kStoreShare = 20;     // … one part of so many of the time is for that
+constexpr auto kMostStoreDelay = 10s;
 constexpr auto kFirstPathsLimit = 1000ms;  // the first generation waits that long for next hops
 constexpr std::int64_t kLongestSleepMs = 60'000;
 constexpr std::size_t kMaxLoggedTogether = 100;  // of what happens at one time, one line each; the rest is counted
@@ -27,10 +29,6 @@ std::string to_string(abi::Generation generation) {
 }
 
 }  // namespace
-
-std::int64_t unix_ms_now() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 Controller::Loop::Loop(ControllerOptions options, StateFile store, std::unique_ptr<RouteMirror> mirror)
     : options_(std::move(options)),
@@ -171,7 +169,8 @@ void Controller::Loop::take_events() {
 void Controller::Loop::changed() {
   if (commit_scheduled_) return;
   commit_scheduled_ = true;
-  commit_timer_.expires_after(kCoalesce);
+  commit_timer_.expires_at(
+      std::max(std::chrono::steady_clock::now(), committed_at_ + std::max<SteadyTime::duration>(kCoalesce, commit_cost_)));
   commit_timer_.async_wait([this](const auto& error) {
     commit_scheduled_ = false;
     if (!error) commit();
@@ -194,17 +193,18 @@ void Controller::Loop::commit(bool force) {
     });
     return;
   }
+  const auto begin = std::chrono::steady_clock::now();
   const bool due = roster_.settle(unix_ms_now(), [this](std::uint32_t id) { return flows_of(id); });
   take_events();
   if (probes_due_) plan_probes();
   if (followed_ != roster_.membership()) follow_members();
   arm_deadline();
-  // Behind the generation, which is on its way by then.
-  if (store_due_) asio::post(io_, [this] { store_if_due(); });
   if (!due && !force) return;
   live_.reset();
   const abi::Generation generation{latest_.epoch, latest_.n + 1};
   auto compiled = compiler_.compile(roster_.snapshot(generation));
+  committed_at_ = std::chrono::steady_clock::now();
+  commit_cost_ = committed_at_ - begin;
   if (!compiled) {
     data_plane_note_ = "not compiled: " + compiled.error();
     event({unix_ms_now(), "generation " + to_string(generation), "", "refused", "", compiled.error()});
@@ -261,7 +261,7 @@ SavedState Controller::Loop::saved_state() const {
 void Controller::Loop::store_soon() {
   if (store_scheduled_) return;
   store_scheduled_ = true;
-  store_timer_.expires_after(kStoreDelay);
+  store_timer_.expires_after(std::clamp<SteadyTime::duration>(store_cost_ * kStoreShare, kStoreDelay, kMostStoreDelay));
   store_timer_.async_wait([this](const auto& error) {
     if (!error) store_now(Publishing::goes_on);
   });
@@ -272,9 +272,15 @@ void Controller::Loop::store_now(Publishing publishing) {
   store_scheduled_ = false;
   awaited_stores_ += publishing == Publishing::waits ? 1 : 0;
   ++begun_stores_;
-  asio::post(disk_, [this, publishing, state = saved_state()] {
+  unsaved_.clear();
+  const auto begin = std::chrono::steady_clock::now();
+  asio::post(disk_, [this, publishing, begin, state = saved_state()] {
     auto result = store_.save(encode_state(state));
-    asio::post(io_, [this, publishing, result = std::move(result)] { stored(result, publishing); });
+    const SteadyTime::duration cost = std::chrono::steady_clock::now() - begin;
+    asio::post(io_, [this, publishing, cost, result = std::move(result)] {
+      store_cost_ = cost;
+      stored(result, publishing);
+    });
   });
 }
 
@@ -282,7 +288,28 @@ void Controller::Loop::store_now(Publishing publishing) {
 void Controller::Loop::store_if_due() {
   if (!store_due_ || begun_stores_ != ended_stores_) return;
   store_due_ = false;
-  store_now(Publishing::goes_on);
+  if (unsaved_.empty()) return;  // a whole state had it
+  if (store_.can_append()) {     // the disk's thread has nothing to do
+    append_unsaved();
+  } else {
+    store_now(Publishing::goes_on);
+  }
+}
+
+void Controller::Loop::append_unsaved() {
+  std::vector<const TargetRecord*> targets;
+  for (const TargetKey& key : unsaved_) {
+    if (const TargetRecord* target = roster_.find(key)) targets.push_back(target);
+  }
+  unsaved_.clear();
+  ++begun_stores_;
+  asio::post(disk_, [this, change = encode_change(targets)] {
+    auto result = store_.append(change);
+    asio::post(io_, [this, result = std::move(result)] {
+      if (!result) store_soon();
+      stored(result, Publishing::goes_on);
+    });
+  });
 }
 
 void Controller::Loop::stored(const tl::expected<void, std::string>& result, Publishing publishing) {
@@ -374,8 +401,10 @@ Drained Controller::Loop::drain(const AddressPort& target, const std::optional<s
                                 const DrainTerms& terms) {
   auto touched = roster_.drain(target.address, target.port, group, drain, unix_ms_now(), terms);
   if (!touched) return touched;
-  store_due_ = true;
+  unsaved_.insert(touched->begin(), touched->end());
   changed();
+  // Behind the generation, if it is made at once, and with what others have asked for by then.
+  if (!std::exchange(store_due_, true)) asio::post(io_, [this] { store_if_due(); });
   return touched;
 }
 

@@ -18,11 +18,13 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "cp/control/clock.h"
 #include "cp/control/controller.h"
 #include "cp/control/event_log.h"
 #include "cp/control/health_book.h"
@@ -92,6 +94,10 @@ class Controller::Loop {
   std::vector<Change> diff(const Config& config) const;
   Drained drain(const AddressPort& target, const std::optional<std::string>& group, bool drain, const DrainTerms& terms);
   bool freeze_health(bool frozen, const std::string& note);
+  // The rings to read, and their session. One trace at a time; renew_trace() at least every kTraceTime.
+  tl::expected<explain::TraceFeed, std::string> start_trace(const abi::TraceOrder& order);
+  bool renew_trace(std::uint64_t session);  // false: lb-dp has gone or is another
+  void end_trace(std::uint64_t session);
   std::future<void> when_stored();  // ready once the disk has what was changed before this call, or has refused it
   std::shared_ptr<const LiveState> live();
   MetricsInput metrics();
@@ -104,7 +110,7 @@ class Controller::Loop {
   void event(Event event);  // logs and keeps it
   void keep(Event event);
   void take_events();
-  void changed();  // a generation may be due: within kCoalesce
+  void changed();  // a generation may be due: at once, or kCoalesce after the one before
   void commit(bool force = false);
   void publish_when_stored();
   void arm_deadline();
@@ -113,6 +119,7 @@ class Controller::Loop {
   enum class Publishing : std::uint8_t { goes_on, waits };  // for the store to be durable
   void store_now(Publishing publishing);
   void store_if_due();
+  void append_unsaved();
   void stored(const tl::expected<void, std::string>& result, Publishing publishing);
   [[nodiscard]] SavedState saved_state() const;
   void answer_waiters(abi::Generation generation, const std::string& why);
@@ -148,6 +155,10 @@ class Controller::Loop {
 
   using SteadyTime = std::chrono::steady_clock::time_point;
 
+  [[nodiscard]] std::int64_t unix_ms_now() const { return clock_.now_unix_ms(); }
+  void follow_clock();
+
+  Clock clock_;
   ControllerOptions options_;
   StateFile store_;
   std::unique_ptr<RouteMirror> mirror_;
@@ -190,13 +201,17 @@ class Controller::Loop {
   bool snat_exhausted_ = false;
   std::chrono::steady_clock::time_point snat_refused_at_;
   bool commit_scheduled_ = false;
+  SteadyTime committed_at_;  // the last generation
+  SteadyTime::duration commit_cost_{};
   bool first_published_ = false;
   SteadyTime started_at_;
   std::vector<std::shared_ptr<Waiter>> waiters_;
 
   bool store_scheduled_ = false;
-  unsigned awaited_stores_ = 0;  // that publishing waits for
-  bool store_due_ = false;       // as soon as the disk is done with the one before and the change is compiled
+  unsigned awaited_stores_ = 0;        // that publishing waits for
+  std::set<TargetKey> unsaved_;        // targets that the journal is to have
+  SteadyTime::duration store_cost_{};  // of the last whole state, to copy and to write
+  bool store_due_ = false;  // unsaved_, as soon as the disk is done with the one before and the change is compiled
   std::uint64_t begun_stores_ = 0;
   std::uint64_t ended_stores_ = 0;
   std::multimap<std::uint64_t, std::promise<void>> stored_waiters_;  // by the store they wait for
@@ -204,6 +219,8 @@ class Controller::Loop {
 
   std::optional<DataPlane> data_plane_;  // present while connected
   std::string data_plane_note_ = "not connected yet";
+  abi::TraceOrder trace_order_;        // packets_per_second 0: nothing is traced
+  std::uint64_t traced_instance_ = 0;  // of lb-dp
 
   SlotShares shares_;
   std::shared_ptr<const LiveState> live_;
@@ -216,7 +233,5 @@ class Controller::Loop {
   std::unique_ptr<Prober> prober_;  // after what its callback touches
   std::unique_ptr<Publisher> publisher_;
 };
-
-std::int64_t unix_ms_now();
 
 }  // namespace lb::cp

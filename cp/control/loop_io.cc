@@ -133,6 +133,7 @@ void Controller::Loop::choose_tunnel_sources() {
 
 void Controller::Loop::tick() {
   notify_manager("WATCHDOG=1");
+  follow_clock();
   mirror_->tick(std::chrono::steady_clock::now());
   look_up_paths();
   watch_snat();
@@ -160,6 +161,19 @@ void Controller::Loop::watch_snat() {
   if (more) snat_exhausted_ = true, snat_refused_at_ = now;
   snat_refused_ = refused;
   snat_seen_ = data_plane_.has_value();
+}
+
+// Somebody has set the wall clock: what lasts goes on as long as it was to.
+void Controller::Loop::follow_clock() {
+  const std::int64_t jump = clock_.take_jump();
+  if (jump == 0) return;
+  roster_.shift_times(jump);
+  health_.shift_times(jump);
+  if (freeze_.frozen()) freeze_.since_unix_ms += jump;
+  event({unix_ms_now(), "clock", "", "set", "",
+         std::to_string(jump / 1000) + " s: drains and other delays last as long as before"});
+  arm_deadline();
+  store_soon();
 }
 
 // ---- probes ----

@@ -3,6 +3,11 @@
 //   DIR/lock            held while an lb-cp runs: a second one on the same directory is refused
 //   DIR/state.json      {"lb_state":1,"checksum":"…","body":{…}}, replaced as a whole (write, fsync, rename, fsync of DIR)
 //   DIR/state.json.1    the one before it
+//   DIR/state.journal   what has changed since state.json: targets, one line each time, appended (write, fsync)
+//
+// The journal begins with the checksum of the state.json that it goes on from; with any other it counts for nothing. So a
+// new state.json ends it, and nothing has to happen at one moment. A line has a checksum of its own: one that the power was
+// lost on, the last, is no line yet.
 //
 // A file that is torn or whose checksum is wrong is moved aside as NAME.corrupt and named; the one before it is used.
 #pragma once
@@ -10,6 +15,7 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -32,7 +38,13 @@ struct SavedState {
 
 // The bytes of a state file, and back. The error says what is wrong: "cut short", "checksum", "body: …".
 std::string encode_state(const SavedState& state);
+std::string checksum_of(std::string_view encoded);  // as it says itself
 tl::expected<SavedState, std::string> decode_state(std::string_view bytes);
+
+// A line of the journal: these targets as they are now. Applying it to a state that does not know one of them leaves that
+// one out. False: it is torn or no line; then nothing was changed.
+std::string encode_change(std::span<const TargetRecord* const> targets);
+bool apply_change(std::string_view line, RosterMemory& roster);
 
 // For the history as well.
 nlohmann::json to_json(const ConfigRecord& record);
@@ -52,7 +64,11 @@ class StateFile {
   };
   Loaded load();
   // Durable when it returns without error. Any one thread at a time.
-  tl::expected<void, std::string> save(const std::string& encoded) const;
+  tl::expected<void, std::string> save(const std::string& encoded);
+  // As save(), but of what has changed since (encode_change). Costs the same however large the state is. After an error, and
+  // before the first save(), there is none: save() is wanted (can_append).
+  tl::expected<void, std::string> append(const std::string& change);
+  [[nodiscard]] bool can_append() const { return !saved_.empty(); }
 
  private:
   StateFile(std::string directory, int lock_fd, int directory_fd);
@@ -61,6 +77,8 @@ class StateFile {
   std::string directory_;
   int lock_fd_ = -1;
   int directory_fd_ = -1;
+  std::string saved_;    // checksum of state.json as this process saved it; empty: it has not, or cannot tell
+  int journal_fd_ = -1;  // -1: not begun since
 };
 
 }  // namespace lb::cp

@@ -368,6 +368,40 @@ std::string encode_state(const SavedState& state) {
   return file.append(kTail);
 }
 
+std::string checksum_of(std::string_view encoded) {
+  return std::string(encoded.substr(std::min(kHead.size(), encoded.size()), kChecksumLetters));
+}
+
+std::string encode_change(std::span<const TargetRecord* const> targets) {
+  std::string body = "[";
+  for (const TargetRecord* target : targets) {
+    (body += body.back() == '[' ? "[" : ",[") += dumped(target->key.group);
+    append(body += ',', *target);
+    body += ']';
+  }
+  body += ']';
+  return checksum(body) + " " + body + "\n";
+}
+
+bool apply_change(std::string_view line, RosterMemory& roster) {
+  if (line.size() < kChecksumLetters + 1 || line[kChecksumLetters] != ' ') return false;
+  const std::string_view body = line.substr(kChecksumLetters + 1);
+  if (line.substr(0, kChecksumLetters) != checksum(body)) return false;
+  std::vector<TargetRecord> targets;
+  try {
+    for (const Json& item : Json::parse(body)) targets.push_back(target_of(item.at(1), item.at(0).get<std::string>()));
+  } catch (const std::exception&) {
+    return false;
+  }
+  for (TargetRecord& target : targets) {
+    const auto group =
+        std::ranges::find(roster.groups, target.key.group, [](const GroupRecord& record) { return record.config.name; });
+    if (group == roster.groups.end()) continue;
+    if (const auto known = group->targets.find(target.key); known != group->targets.end()) known->second = std::move(target);
+  }
+  return true;
+}
+
 tl::expected<SavedState, std::string> decode_state(std::string_view bytes) {
   constexpr std::size_t kBodyOffset = kHead.size() + kChecksumLetters + kMiddle.size();
   if (bytes.size() < kBodyOffset + kTail.size() || !bytes.ends_with(kTail))

@@ -80,6 +80,9 @@ class RemovalLimit {
   // Whether one more removal is allowed now; if so, it is counted.
   bool allow(std::size_t group_targets, StateReason reason, std::int64_t last_success_elsewhere_unix_ms,
              std::int64_t now_unix_ms, std::uint32_t percent = 10);
+  void shift_times(std::int64_t ms) {
+    for (std::int64_t& at : removals_) at += ms;
+  }
 
  private:
   static constexpr std::int64_t kWindowMs = 10'000;

@@ -48,7 +48,7 @@ tl::expected<DataPlane, std::string> introduce(const abi::Hello& hello, const st
   if (hello.region_fingerprint != abi::region_fingerprint()) {
     return tl::unexpected(std::string("fingerprint: lb-dp is of a build with another layout of its regions"));
   }
-  if (fds.size() != 2 || hello.port_count > hello.ports.size()) return tl::unexpected(std::string("Hello is malformed"));
+  if (fds.size() != 3 || hello.port_count > hello.ports.size()) return tl::unexpected(std::string("Hello is malformed"));
   DataPlane peer;
   peer.instance = hello.instance;
   peer.pid = hello.pid;
@@ -62,6 +62,9 @@ tl::expected<DataPlane, std::string> introduce(const abi::Hello& hello, const st
   if (!stats) return tl::unexpected(stats.error());
   auto flows = FlowRegion::map(fds[1].get());
   if (!flows) return tl::unexpected(flows.error());
+  auto trace = TraceRegion::map(fds[2].get());
+  if (!trace) return tl::unexpected(trace.error());
+  peer.trace = std::move(*trace);
   peer.stats = std::move(*stats);
   peer.flows = std::move(*flows);
   return peer;
@@ -95,6 +98,15 @@ class Publisher::Impl : public std::enable_shared_from_this<Impl> {
   void publish(CompiledSnapshot snapshot) {
     newest_ = std::move(snapshot);
     asio::post(io_, [self = shared_from_this()] { self->pump(); });
+  }
+
+  void trace(const abi::TraceOrder& order) {
+    if (!connected_) return;
+    abi::Trace message;
+    message.header.size_bytes = sizeof message;
+    message.order = order;
+    outgoing_.push_back({bytes_of(message), {}});
+    flush();
   }
 
   [[nodiscard]] bool connected() const { return connected_; }
@@ -348,6 +360,10 @@ Publisher::~Publisher() {
 
 void Publisher::publish(CompiledSnapshot snapshot) {
   impl_->publish(std::move(snapshot));
+}
+
+void Publisher::trace(const abi::TraceOrder& order) {
+  impl_->trace(order);
 }
 
 bool Publisher::connected() const {

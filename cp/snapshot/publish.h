@@ -23,6 +23,7 @@
 
 #include "cp/snapshot/compile.h"
 #include "cp/snapshot/regions.h"
+#include "cp/snapshot/trace_region.h"
 #include "dp/abi/control.h"
 
 namespace asio {
@@ -42,6 +43,7 @@ struct DataPlane {
   std::vector<abi::PortInfo> ports;
   std::shared_ptr<const StatsRegion> stats;  // never null
   std::shared_ptr<const FlowRegion> flows;   // never null
+  std::shared_ptr<const TraceRegion> trace;  // never null
 };
 
 // Any may be empty.
@@ -79,6 +81,9 @@ class Publisher {
   // Publishes as soon as lb-dp is there and idle. Generations must rise from call to call. Keeps the segments alive as long
   // as it may have to send them again.
   void publish(CompiledSnapshot snapshot);
+
+  // Which packets lb-dp is to write down, until when. Nothing where it is not connected.
+  void trace(const abi::TraceOrder& order);
 
   [[nodiscard]] bool connected() const;  // Hello received and accepted
 

@@ -337,6 +337,26 @@ bool Roster::wants_routes() const {
                              [](const auto& item) { return item.second.config.mode == abi::ForwardingMode::geneve; });
 }
 
+void Roster::shift_times(std::int64_t ms) {
+  const auto shift = [ms](std::int64_t& time) {
+    if (time != 0 && time != kNever) time += ms;  // 0: it has not happened
+  };
+  for (auto& [name, group] : groups_) {
+    shift(group.recovered_unix_ms);
+    shift(group.next_unix_ms);
+    for (auto& [key, target] : group.targets) {
+      shift(target.unhealthy_since_unix_ms);
+      shift(target.ramp_from_unix_ms);
+      shift(target.status.since_unix_ms);
+      shift(target.status.drain_ends_unix_ms);
+    }
+  }
+  for (ListenerRecord& listener : listeners_) {
+    shift(listener.drain_ends_unix_ms);
+    for (FormerGroup& former : listener.former) shift(former.ends_unix_ms);
+  }
+}
+
 // ---- decisions ----
 
 bool Roster::settle(std::int64_t now_unix_ms, const FlowsOf& flows_of) {

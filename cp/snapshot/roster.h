@@ -112,6 +112,9 @@ class Roster {
   void set_routes(std::vector<Route> routes);
   [[nodiscard]] bool wants_routes() const;
 
+  // The clock that times were given by has been set: all of them move along, so that what lasts, lasts as long as before.
+  void shift_times(std::int64_t ms);
+
   // Decides anew whatever changed or became due. True: the snapshot differs from the last one settled.
   bool settle(std::int64_t now_unix_ms, const FlowsOf& flows_of);
   // When settle() has something to do without anything happening. nullopt: never.

@@ -104,11 +104,14 @@ tl::expected<void, std::string> DataPlane::start() {
                                  .ports = std::move(port_macs)});
   if (!flows) return tl::unexpected(flows.error());
   flows_ = std::move(*flows);
+  auto trace = TraceRegion::create(workers);
+  if (!trace) return tl::unexpected(trace.error());
+  trace_ = std::move(*trace);
   auto store = SnapshotStore::open(config_.state_dir);
   if (!store) return tl::unexpected(store.error());
   store_ = std::move(*store);
   for (std::uint32_t w = 0; w < workers; ++w) {
-    workers_.push_back(std::make_unique<Worker>(w, config_, *ports_, *stats_, generations_));
+    workers_.push_back(std::make_unique<Worker>(w, config_, *ports_, *stats_, *trace_, generations_));
   }
   return {};
 }
@@ -229,8 +232,12 @@ void DataPlane::describe(abi::Hello& hello) const {
   for (std::size_t i = 0; i < ports_->list().size(); ++i) hello.ports[i] = ports_->list()[i].info;
 }
 
-std::array<int, 2> DataPlane::region_fds() const {
-  return {stats_->read_only_fd(), flows_->read_only_fd()};
+std::array<int, 3> DataPlane::region_fds() const {
+  return {stats_->read_only_fd(), flows_->read_only_fd(), trace_->read_only_fd()};
+}
+
+void DataPlane::trace(const abi::TraceOrder& order) {
+  trace_->orders().set(order);
 }
 
 tl::expected<io::PortMap, SnapshotError> DataPlane::map_ports(const Snapshot& snapshot) const {

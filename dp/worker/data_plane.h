@@ -22,6 +22,7 @@
 #include "dp/worker/generation_switch.h"
 #include "dp/worker/snapshot_reader.h"
 #include "dp/worker/stats_region.h"
+#include "dp/worker/trace_region.h"
 #include "dp/worker/worker.h"
 
 namespace lb::worker {
@@ -41,7 +42,8 @@ class DataPlane final : public GenerationSink {
   tl::expected<void, std::string> serve(int stop_fd);
 
   void describe(abi::Hello& hello) const override;
-  [[nodiscard]] std::array<int, 2> region_fds() const override;
+  [[nodiscard]] std::array<int, 3> region_fds() const override;
+  void trace(const abi::TraceOrder& order) override;
   tl::expected<void, SnapshotError> accept(std::shared_ptr<const Snapshot> snapshot) override;
   bool settled() override;
 
@@ -65,6 +67,7 @@ class DataPlane final : public GenerationSink {
   std::unique_ptr<io::Ports> ports_;
   std::unique_ptr<StatsRegion> stats_;
   std::unique_ptr<FlowRegion> flows_;
+  std::unique_ptr<TraceRegion> trace_;
   bool flows_attached_ = false;
   std::unique_ptr<SnatBook> snat_;       // on the region's translations
   std::vector<FlowTable*> flow_tables_;  // by worker; what workers look into for replies that landed elsewhere

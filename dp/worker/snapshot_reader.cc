@@ -187,6 +187,7 @@ void SnapshotReader::receive() {
   if (start.magic != abi::kControlMagic || start.version != abi::kControlVersion)
     return disconnect("wrong magic or version");
   if (start.size_bytes != message.size) return disconnect("message size differs from its header");
+  if (start.kind == abi::kTraceMessage) return on_trace(message);
   switch (start.kind) {
     case abi::MessageKind::segments: return on_segments(message);
     case abi::MessageKind::publish: return on_publish(message);
@@ -213,6 +214,12 @@ void SnapshotReader::on_segments(Message& message) {
       return disconnect("sends more segments than a snapshot can have");
     held_.insert_or_assign(id, std::move(*segment));
   }
+}
+
+void SnapshotReader::on_trace(Message& message) {
+  const auto* trace = message.as<abi::Trace>();
+  if (trace == nullptr || !message.fds.empty()) return disconnect("Trace has a wrong size");
+  sink_.trace(trace->order);
 }
 
 void SnapshotReader::on_publish(Message& message) {
@@ -295,6 +302,7 @@ void SnapshotReader::disconnect(std::string_view why) {
   spdlog::log(why == kGone ? spdlog::level::info : spdlog::level::warn, "control: connection closed: {}", why);
   client_.reset();
   bad_segment_.reset();
+  sink_.trace({});  // whoever asked has gone
 }
 
 }  // namespace lb::worker

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "dp/abi/control.h"
+#include "dp/abi/trace.h"
 #include "dp/io/fd.h"
 #include "dp/lb/snapshot.h"
 #include "dp/worker/segments.h"
@@ -32,9 +33,11 @@ namespace lb::worker {
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
-  // The parts of Hello that are the data plane's (workers, capacities, ports); fds of the stats and the flow region.
+  // The parts of Hello that are the data plane's (workers, capacities, ports); fds of the stats, flow and trace region.
   virtual void describe(abi::Hello& hello) const = 0;
-  [[nodiscard]] virtual std::array<int, 2> region_fds() const = 0;
+  [[nodiscard]] virtual std::array<int, 3> region_fds() const = 0;
+  // Which packets are to be written down from now on; an order of 0 packets a second: none.
+  virtual void trace(const abi::TraceOrder& order) = 0;
   // Begins to bring a verified snapshot into force, or says why not (unknown_port, capacity, system).
   virtual tl::expected<void, SnapshotError> accept(std::shared_ptr<const Snapshot> snapshot) = 0;
   // True once every worker forwards by the snapshot accepted last and older ones are released.
@@ -70,6 +73,7 @@ class SnapshotReader {
   void receive();
   void on_segments(Message& message);
   void on_publish(Message& message);
+  void on_trace(Message& message);
   tl::expected<StoredGeneration, SnapshotError> take(const SegmentBytes& root, abi::Generation announced);
   void send_verdict(abi::Generation generation, abi::Refusal refusal, std::string_view text);
   bool send(const void* message, std::size_t size, std::span<const int> fds = {});

@@ -27,7 +27,7 @@ std::uint64_t monotonic_ns() {
 }  // namespace
 
 Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports& ports, const StatsRegion& stats,
-               GenerationSwitch<ActiveGeneration>& generations)
+               const TraceRegion& trace, GenerationSwitch<ActiveGeneration>& generations)
     : index_(index),
       port_count_(static_cast<std::uint32_t>(ports.list().size())),
       empty_polls_before_rest_(config.idle.after_empty_polls),
@@ -38,6 +38,7 @@ Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports&
       target_flows_(stats.target_flows(index)),
       target_troubles_(stats.target_troubles(index)),
       rx_tx_(ports, index, std::span(counted_.counters).first<abi::kCounterCount>(), config.punt.packets_per_second),
+      tracer_(trace.orders(), trace.ring(index)),
       millisecond_tsc_(rte_get_tsc_hz() / 1000) {
   store(shared_.lcore, config.workers[index].cpu);
   for (std::uint32_t other = 0; other < config.workers.size(); ++other)
@@ -99,7 +100,13 @@ std::uint32_t Worker::poll_port(std::uint32_t port, const ActiveGeneration* gene
   if (received == 0) return 0;
   if (generation != nullptr) [[likely]] {
     rx_tx_.use(generation->ports, burst_, port);
-    pipeline_->process(*generation->snapshot, burst_, monotonic_ns());
+    const std::uint64_t now_ns = monotonic_ns();
+    const bool traced = tracer_.is_on();
+    if (traced) [[unlikely]]
+      tracer_.before(burst_, now_ns);
+    pipeline_->process(*generation->snapshot, burst_, now_ns);
+    if (traced) [[unlikely]]
+      tracer_.after(burst_, generation->snapshot->generation());
     rx_tx_.finish(burst_, port, now_tsc);
   } else {
     rx_tx_.refuse(burst_, port, now_tsc);

@@ -18,9 +18,11 @@
 #include "dp/io/ports.h"
 #include "dp/io/rx_tx.h"
 #include "dp/lb/pipeline.h"
+#include "dp/lb/tracer.h"
 #include "dp/worker/flow_region.h"
 #include "dp/worker/generation_switch.h"
 #include "dp/worker/stats_region.h"
+#include "dp/worker/trace_region.h"
 
 namespace lb::worker {
 
@@ -33,7 +35,7 @@ struct ActiveGeneration {
 class Worker {
  public:
   Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports& ports, const StatsRegion& stats,
-         GenerationSwitch<ActiveGeneration>& generations);
+         const TraceRegion& trace, GenerationSwitch<ActiveGeneration>& generations);
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
@@ -72,6 +74,7 @@ class Worker {
   std::vector<std::span<const abi::FlowLine>> tables_;  // of all workers
   std::optional<FlowTable> flows_;
   std::optional<Pipeline> pipeline_;
+  Tracer tracer_;
   Burst burst_{};
   std::uint32_t sweep_lines_ = 0;  // per millisecond
   std::uint64_t millisecond_tsc_ = 0;

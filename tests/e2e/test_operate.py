@@ -5,12 +5,12 @@ import random
 import subprocess
 
 import pytest
-from scapy.all import ICMP, IP, TCP, UDP, Ether, Raw, wrpcap
+from scapy.all import ICMP, IP, TCP, UDP, Ether, Raw, rdpcap, wrpcap
 
 from tests.e2e import world
 from tests.e2e.connection import Connection
 from tests.lib.balancer import BIN
-from tests.lib.lab import LabError, wait_until
+from tests.lib.lab import CLIENT, LabError, wait_until
 
 
 def broke_by(connection):
@@ -103,3 +103,81 @@ def test_why_of_a_capture_agrees_with_lb_replay(up, case):
     text = up.balancer.lbctl("why", "--pcap", pcap).stdout
     assert "\n800 packets: " in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def while_asking(up, case, *arguments):
+    """Runs lbctl with these arguments while a client asks for the page again and again; what it wrote."""
+    process = subprocess.Popen(list(map(str, up.balancer.lbctl_command(*arguments))), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        def ended():
+            up.lab.curl("-H", "Connection: close", case.url(), check=False)
+            return process.poll() is not None
+
+        wait_until(f"lbctl {arguments[0]} to have seen enough", ended, 20, every=0.05)
+        out, err = process.communicate(timeout=10)
+        assert process.returncode == 0, err
+        return out
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.cases([case for case in world.ONE_OF_EACH_MODE if case.workers == 1])
+def test_packets_are_traced_and_captured_on_both_sides(up, case):
+    """A trace names each packet's way; a capture has it as it came and, paired with that, as it left."""
+    lines = while_asking(up, case, "trace", "--vip", case.vip, "--port", "80", "--verdict", "tx", "-n", "5", "-o", "json").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert len(records) == 5
+    for record in records:
+        assert record["listener"] == f"web-{case.name}" and record["destination"] == f"{case.host}:80"
+        assert record["target"] in {case.target(target) for target in up.lab.targets}
+        assert record["path"].startswith(f"listener web-{case.name} → ") and record["path"].endswith("sent")
+    assert [record["number"] for record in records] == sorted(record["number"] for record in records)
+
+    file = up.lab.folder / "captured.pcapng"
+    while_asking(up, case, "capture", "-w", file, "--vip", case.vip, "--port", "80", "--protocol", "tcp", "-n", "6")
+    frames = list(rdpcap(str(file)))
+    assert len(frames) == 12
+    for came, left in zip(frames[::2], frames[1::2]):
+        assert came[IP].dst == case.vip and came[TCP].dport == 80
+        assert (left[TCP].sport, left[TCP].seq, bytes(left[TCP].payload)) == (came[TCP].sport, came[TCP].seq, bytes(came[TCP].payload))
+        assert left[Ether].dst != came[Ether].dst
+
+
+@pytest.mark.cases(world.PLAIN[:1])
+def test_dropped_packets_are_traced_by_reason_one_trace_at_a_time(up, case):
+    first = subprocess.Popen(list(map(str, up.balancer.lbctl_command("trace", "--reason", "no_listener", "-n", "3"))),
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert first.stderr.readline().startswith("the workers write packets down")
+        refused = up.balancer.lbctl("trace", "-n", "1", check=False)
+        assert refused.returncode == 1 and "another trace is going on" in refused.stderr
+        while first.poll() is None:
+            up.lab.run(CLIENT, "bash", "-c", f"echo x > /dev/udp/{case.vip}/9")
+        text = first.stdout.read()
+        assert text.count("dropped as no_listener") == 3 and f"{case.vip}:9" in text
+        assert max(map(len, text.splitlines())) <= 80
+    finally:
+        first.kill()
+        first.wait()
+
+
+@pytest.mark.cases(world.PLAIN[:1])
+def test_flows_are_shown_by_client_and_traffic(up, case):
+    """The flows of one client, seen on packets, each with its target and what the flow table says of it; none of another client."""
+    def talkers(*arguments):
+        return json.loads(while_asking(up, case, "flows", "--sample", "0.3", "--vip", case.vip, "-o", "json", *arguments))
+
+    flows = talkers("--top", "--client", case.client)
+    assert flows["talkers"] and flows["packets_read"] == flows["packets"] > 0
+    for row in flows["talkers"]:
+        assert row["client"].startswith(f"{case.client}:") and row["destination"] == f"{case.host}:80"
+        assert row["target"] in {case.target(target) for target in up.lab.targets} and row["target_group"] == case.web_group
+        assert row["packets"] > 0 and row["bytes"] >= 54 * row["packets"]
+    assert {row["state"] for row in flows["talkers"]} & {"assumed", "closing"}
+    assert flows["talkers"] == sorted(flows["talkers"], key=lambda row: -row["bytes"])
+    clients = talkers("--by-client")["talkers"]
+    assert [row["client"] for row in clients] == [case.client] and clients[0]["flows"] > 1
+    assert talkers("--client", "203.0.113.0/24")["talkers"] == []
+    refused = up.balancer.lbctl("flows", "--top", "--client", "nobody", check=False)
+    assert refused.returncode == 1 and "client: `nobody` is not an address or prefix" in refused.stderr

@@ -156,6 +156,24 @@ class FakeOperations : public Operations {
     return keys;
   }
   explain::Context explain_context() override { return context; }
+  tl::expected<std::unique_ptr<Tracing>, std::string> start_trace(const abi::TraceOrder& order) override {
+    struct Fixed final : Tracing {
+      explain::TraceFeed::Batch batch;
+      int left = 1;
+      bool goes_on = false;
+      tl::expected<explain::TraceFeed::Batch, std::string> read() override {
+        if (left-- > 0) return batch;
+        if (!goes_on) return tl::unexpected<std::string>("lb-dp has gone");
+        return explain::TraceFeed::Batch{.limited = batch.limited};
+      }
+    };
+    trace_order = order;
+    if (!trace_error.empty()) return tl::unexpected(trace_error);
+    auto tracing = std::make_unique<Fixed>();
+    tracing->batch = traced;
+    tracing->goes_on = trace_goes_on;
+    return tracing;
+  }
   tl::expected<ExplainedConfig, std::string> explain_by(const HistoryPoint& point) override {
     for (const ConfigRecord& record : records) {
       if (point.generation ? record.generation <= *point.generation : record.number == point.number)
@@ -186,6 +204,10 @@ class FakeOperations : public Operations {
   explain::Plan planned;
   std::optional<Edit> edited;
   DrainTerms drain_terms;
+  abi::TraceOrder trace_order;
+  std::string trace_error;
+  bool trace_goes_on = false;
+  explain::TraceFeed::Batch traced;
   std::vector<ConfigRecord> records{
       {.number = 8,
        .unix_ms = 1'795'226'400'000,

@@ -117,8 +117,11 @@ TEST_F(ControllerTest, StateSurvivesARestart) {
 TEST_F(ControllerTest, DrainIsOnDiskWhenItIsToldAsDone) {
   apply(config("{address: 10.9.9.1}, {address: 10.9.9.2}"));
   ASSERT_TRUE(controller_->drain(*parse_address_port("10.9.9.2:80"), std::nullopt, {}));
-  std::ifstream state(directory_ / "state/state.json");
-  const std::string text{std::istreambuf_iterator<char>(state), {}};
+  std::string text;
+  for (const char* file : {"state/state.json", "state/state.journal"}) {
+    std::ifstream state(directory_ / file);
+    text.append(std::istreambuf_iterator<char>(state), {});
+  }
   EXPECT_NE(text.find("\"drained\":true"), std::string::npos);
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -69,7 +70,7 @@ TEST_F(StateFileTest, NothingIsThereAtFirst) {
 TEST_F(StateFileTest, WhatWasSavedIsLoaded) {
   const std::string encoded = encode_state(sample("version: 1\n"));
   {
-    const StateFile file = open();
+    StateFile file = open();
     ASSERT_TRUE(file.save(encoded));
   }
   const auto loaded = open().load();
@@ -81,6 +82,78 @@ TEST_F(StateFileTest, WhatWasSavedIsLoaded) {
   EXPECT_EQ(loaded.state->roster.groups[0].config.health_check.matcher, (std::vector<StatusRange>{{200, 204}, {301, 301}}));
   EXPECT_EQ(loaded.state->freeze, (HealthFreeze{5000, "a switch \"is\" replaced"}));
   EXPECT_EQ(encode_state(*loaded.state), encoded) << "nothing is lost on the way";
+}
+
+SavedState one_group(const std::string& text) {
+  SavedState state{.config_text = text};
+  GroupRecord group;
+  group.config.name = "blue";
+  for (std::uint8_t n = 1; n <= 3; ++n) {
+    const TargetKey key{"blue", abi::IpAddress::v4(10, 0, 0, n), 80};
+    group.targets.emplace(key, TargetRecord{.key = key});
+  }
+  state.roster.groups.push_back(group);
+  return state;
+}
+
+std::string drain_of(std::uint8_t n, std::int64_t ends_unix_ms) {
+  TargetRecord target{.key = {"blue", abi::IpAddress::v4(10, 0, 0, n), 80}};
+  target.status.drained_by_operator = true;
+  target.status.drain_ends_unix_ms = ends_unix_ms;
+  const TargetRecord* const one = &target;
+  return encode_change({&one, 1});
+}
+
+// When each target's drain ends; 0: it is not drained.
+std::vector<std::int64_t> drains(const StateFile::Loaded& loaded) {
+  std::vector<std::int64_t> ends;
+  for (const auto& [key, target] : loaded.state->roster.groups.at(0).targets)
+    ends.push_back(target.status.drain_ends_unix_ms);
+  return ends;
+}
+
+using Ends = std::vector<std::int64_t>;
+
+TEST_F(StateFileTest, JournalGoesOnFromTheStateAndEndsWithTheNext) {
+  {
+    StateFile file = open();
+    EXPECT_FALSE(file.can_append());
+    EXPECT_FALSE(file.append(drain_of(1, 100))) << "goes on from what?";
+    ASSERT_TRUE(file.save(encode_state(one_group("first"))));
+    ASSERT_TRUE(file.append(drain_of(1, 100)));
+    ASSERT_TRUE(file.append(drain_of(2, 200)));
+    ASSERT_TRUE(file.append(drain_of(1, 300)));
+    ASSERT_TRUE(file.append(drain_of(9, 900))) << "of a target that the state does not have";
+  }
+  StateFile file = open();
+  EXPECT_EQ(drains(file.load()), (Ends{300, 200, 0}));
+  ASSERT_TRUE(file.save(encode_state(one_group("second"))));
+  EXPECT_EQ(drains(file.load()), (Ends{0, 0, 0})) << "the journal was of the first";
+  ASSERT_TRUE(file.append(drain_of(3, 400)));
+  EXPECT_EQ(drains(file.load()), (Ends{0, 0, 400}));
+}
+
+TEST_F(StateFileTest, JournalCutOrBrokenAtAnyByteGivesTheLinesBefore) {
+  StateFile file = open();
+  ASSERT_TRUE(file.save(encode_state(one_group("text"))));
+  const std::vector<std::string> changes = {drain_of(1, 100), drain_of(2, 200), drain_of(1, 300)};
+  const std::vector<Ends> states = {{0, 0, 0}, {100, 0, 0}, {100, 200, 0}, {300, 200, 0}};
+  for (const std::string& change : changes) ASSERT_TRUE(file.append(change));
+  const std::string whole = slurp(path("state.journal"));
+  const std::size_t head = whole.size() - changes[0].size() - changes[1].size() - changes[2].size();
+  std::vector<std::size_t> ends = {head};  // of the lines
+  for (const std::string& change : changes) ends.push_back(ends.back() + change.size());
+  ASSERT_EQ(ends.back(), whole.size());
+  for (std::size_t size = 0; size <= whole.size(); ++size) {
+    const auto lines = static_cast<std::size_t>(std::ranges::count_if(ends, [&](std::size_t end) { return end <= size; }));
+    spill(path("state.journal"), whole.substr(0, size));
+    ASSERT_EQ(drains(file.load()), states[lines == 0 ? 0 : lines - 1]) << size;
+    if (size == whole.size()) break;
+    std::string flipped = whole;
+    flipped[size] = static_cast<char>(flipped[size] ^ 1);
+    spill(path("state.journal"), flipped);
+    ASSERT_EQ(drains(file.load()), states[lines == 0 ? 0 : lines - 1]) << size << " flipped";
+  }
 }
 
 TEST_F(StateFileTest, FilesAreForTheirOwnerAlone) {

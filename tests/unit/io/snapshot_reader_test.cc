@@ -25,7 +25,8 @@ using test::SnapshotSpec;
 class FakeSink final : public GenerationSink {
  public:
   void describe(abi::Hello& hello) const override { hello.worker_count = 3; }
-  [[nodiscard]] std::array<int, 2> region_fds() const override { return {0, 1}; }
+  [[nodiscard]] std::array<int, 3> region_fds() const override { return {0, 1, 2}; }
+  void trace(const abi::TraceOrder& order) override { traced = order; }
   tl::expected<void, SnapshotError> accept(std::shared_ptr<const Snapshot> snapshot) override {
     if (refuse) return tl::unexpected(SnapshotError{abi::Refusal::unknown_port, "there is no port 'x' here"});
     in_force = std::move(snapshot);
@@ -34,6 +35,7 @@ class FakeSink final : public GenerationSink {
   }
   bool settled() override { return moved; }
 
+  abi::TraceOrder traced;
   std::shared_ptr<const Snapshot> in_force;
   int accepted = 0;
   bool refuse = false;

@@ -17,6 +17,7 @@
 
 #include "cp/snapshot/control_socket.h"
 #include "dp/abi/fingerprint.h"
+#include "dp/abi/trace.h"
 #include "dp/lb/snapshot.h"
 
 namespace lb::cp {
@@ -64,6 +65,13 @@ OwnedFd region_of(const Header& header) {
   return memory_of(bytes.data(), bytes.size());
 }
 
+inline OwnedFd trace_region(std::uint32_t workers) {
+  std::vector<std::byte> bytes(sizeof(abi::TraceRegionHeader) + workers * sizeof(abi::TraceRing));
+  const abi::TraceRegionHeader header{.worker_count = workers};
+  std::memcpy(bytes.data(), &header, sizeof header);
+  return memory_of(bytes.data(), bytes.size());
+}
+
 class FakeDataPlane {
  public:
   explicit FakeDataPlane(std::string path) : path_(std::move(path)) {
@@ -92,7 +100,10 @@ class FakeDataPlane {
       ++connections;
       const OwnedFd stats = region_of(stats_header(2));
       const OwnedFd flows = region_of(flow_header(2));
-      EXPECT_EQ(send_message(client_.get(), std::as_bytes(std::span(&hello, 1)), std::array{stats.get(), flows.get()}), 0);
+      const OwnedFd trace = trace_region(2);
+      EXPECT_EQ(send_message(client_.get(), std::as_bytes(std::span(&hello, 1)),
+                             std::array{stats.get(), flows.get(), trace.get()}),
+                0);
     }
     while (reading) {
       auto message = receive_message(client_.get());
