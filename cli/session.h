@@ -32,15 +32,16 @@ struct Options {
   std::vector<std::string> flow;   // why
   std::vector<std::string> names;  // drain, undrain
   bool wait_drained = false;
-  std::string deadline;    // drain: 90, 90s, 10m, 1h
-  std::string then;        // drain
-  std::string note;        // freeze
-  std::string generation;  // why
-  bool watch = false;      // events
-  std::string text;        // events: that the object has
-  std::size_t count = 0;   // events: at most, 0: all; top: rows
-  std::string listener;    // flows
-  std::string state;       // flows
+  std::string deadline;       // drain: 90, 90s, 10m, 1h
+  std::string then;           // drain
+  std::string note;           // freeze
+  std::string generation;     // why
+  std::string connection_id;  // why: QUIC, hex digits
+  bool watch = false;         // events
+  std::string text;           // events: that the object has
+  std::size_t count = 0;      // events: at most, 0: all; top: rows
+  std::string listener;       // flows
+  std::string state;          // flows
   // What changes the configuration.
   bool force = false;
   std::string if_generation;

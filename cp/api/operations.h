@@ -82,7 +82,7 @@ class Operations {
   // kept.
   virtual tl::expected<ExplainedConfig, std::string> explain_by(const HistoryPoint& point) = 0;
   // A configuration, or the part of one that is to be shown, as YAML with defaults filled in (cp/config/render).
-  virtual std::string render(const Config& config) = 0;
+  virtual std::string render(const Config& config) = 0;  // for people: secrets are hidden
 };
 
 }  // namespace lb::cp

@@ -183,7 +183,7 @@ tl::expected<ExplainedConfig, std::string> Controller::explain_by(const HistoryP
 }
 
 std::string Controller::render(const Config& config) {
-  return cp::render(config);
+  return cp::render(config, Secrets::hidden);
 }
 
 }  // namespace lb::cp
