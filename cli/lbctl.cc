@@ -222,6 +222,7 @@ void CommandLine::add_view_verbs() {
       ->expected(5)
       ->type_name("");
   why.add_option("--pcap", options_.file, "the packets of this capture instead, in their order")->type_name("FILE");
+  why.add_option("--cid", options_.connection_id, "the packet's QUIC connection ID, as hex digits")->type_name("HEX");
   why.add_option("--generation", options_.generation,
                  "by the configuration of then: a generation (1.9), or a number of the history")
       ->type_name("GENERATION");

@@ -32,23 +32,24 @@ struct Options {
   std::vector<std::string> flow;   // why
   std::vector<std::string> names;  // drain, undrain
   bool wait_drained = false;
-  std::string deadline;     // drain: 90, 90s, 10m, 1h
-  std::string then;         // drain
-  std::string note;         // freeze
-  std::string generation;   // why
-  std::string client;       // trace, capture: address or prefix
-  std::string verdict;      // trace, capture
-  std::string reason;       // trace, capture
-  std::uint32_t rate = 0;   // trace, capture: packets a second and worker
-  std::uint32_t bytes = 0;  // capture: of each side
-  bool top = false;         // flows: by traffic
-  bool by_client = false;   // flows
-  double sample_s = 1;      // flows: by traffic
-  bool watch = false;       // events
-  std::string text;         // events: that the object has
-  std::size_t count = 0;    // events: at most, 0: all; top: rows
-  std::string listener;     // flows
-  std::string state;        // flows
+  std::string deadline;       // drain: 90, 90s, 10m, 1h
+  std::string then;           // drain
+  std::string note;           // freeze
+  std::string generation;     // why
+  std::string connection_id;  // why: QUIC, hex digits
+  std::string client;         // trace, capture: address or prefix
+  std::string verdict;        // trace, capture
+  std::string reason;         // trace, capture
+  std::uint32_t rate = 0;     // trace, capture: packets a second and worker
+  std::uint32_t bytes = 0;    // capture: of each side
+  bool top = false;           // flows: by traffic
+  bool by_client = false;     // flows
+  double sample_s = 1;        // flows: by traffic
+  bool watch = false;         // events
+  std::string text;           // events: that the object has
+  std::size_t count = 0;      // events: at most, 0: all; top: rows
+  std::string listener;       // flows
+  std::string state;          // flows
   // What changes the configuration.
   bool force = false;
   std::string if_generation;

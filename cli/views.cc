@@ -397,6 +397,7 @@ std::string view(const api::WhyReply& reply, const ViewOptions& options) {
                   (reply.pinned_elsewhere() ? " (the flow is pinned elsewhere)" : ""),
               reply.pinned_elsewhere() ? Colour::warning : Colour::none);
   }
+  facts.add("Connection ID", reply.quic());
   facts.add("Guard", reply.guard(), reply.guard().starts_with("deny") ? Colour::bad : Colour::none);
   facts.add("Next hop", reply.next_hop());
   facts.add("Outer source", reply.outer_source());

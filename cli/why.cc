@@ -148,6 +148,7 @@ int Session::why() {
   request.set_destination(options_.flow[3]);
   request.set_destination_port(*destination_port);
   request.set_generation(options_.generation);
+  request.set_connection_id(options_.connection_id);
   const auto reply = client_.why(request);
   if (!reply) return fail(reply.error());
   io_.out << (for_people() ? view(*reply, view_options()) : machine_text(why_document(*reply)));

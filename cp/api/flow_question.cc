@@ -14,6 +14,7 @@ namespace lb::cp {
 namespace {
 
 constexpr int kMostCandidates = 20;
+constexpr std::size_t kMostConnectionIdBytes = 20;
 
 tl::expected<std::uint8_t, BadField> read_protocol(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
@@ -60,6 +61,14 @@ tl::expected<net::FlowKey, BadField> read_flow(const api::WhyRequest& request) {
   return key;
 }
 
+tl::expected<std::vector<std::uint8_t>, BadField> read_connection_id(const api::WhyRequest& request) {
+  auto bytes = parse_hex(request.connection_id());
+  if (!bytes || bytes->size() > kMostConnectionIdBytes) {
+    return tl::unexpected(BadField{"connection_id", "`" + to_utf8(request.connection_id()) + "` is not 2-40 hex digits"});
+  }
+  return std::move(*bytes);
+}
+
 tl::expected<HistoryPoint, BadField> read_point(const std::string& text) {
   const char* const end = text.data() + text.size();
   HistoryPoint point;
@@ -88,6 +97,7 @@ void fill_reply(api::WhyReply& reply, const explain::Context& context, const net
   if (!answer.next_hop.empty()) reply.set_next_hop(to_utf8(answer.next_hop));
   if (answer.outer_source) reply.set_outer_source(format_address(*answer.outer_source));
   if (!answer.outer_header.empty()) reply.set_outer_header(answer.outer_header);
+  if (!answer.connection_id.empty()) reply.set_quic(to_utf8(answer.connection_id));
   if (!answer.guard.empty()) reply.set_guard(to_utf8(answer.guard));
   if (key.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp)) reply.set_protocol("TCP");
   if (key.protocol == static_cast<std::uint8_t>(abi::Protocol::udp)) reply.set_protocol("UDP");

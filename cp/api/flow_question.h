@@ -20,6 +20,8 @@ struct BadField {
 };
 
 tl::expected<net::FlowKey, BadField> read_flow(const api::WhyRequest& request);
+// Its connection ID; empty: none is given.
+tl::expected<std::vector<std::uint8_t>, BadField> read_connection_id(const api::WhyRequest& request);
 tl::expected<HistoryPoint, BadField> read_point(const std::string& text);  // 1.9 or 12
 void fill_reply(api::WhyReply& reply, const explain::Context& context, const net::FlowKey& key,
                 const explain::Answer& answer);

@@ -95,7 +95,7 @@ class Operations {
   // at a time. Error: somebody traces already, or lb-dp is away.
   virtual tl::expected<std::unique_ptr<Tracing>, std::string> start_trace(const abi::TraceOrder& order) = 0;
   // A configuration, or the part of one that is to be shown, as YAML with defaults filled in (cp/config/render).
-  virtual std::string render(const Config& config) = 0;
+  virtual std::string render(const Config& config) = 0;  // for people: secrets are hidden
 };
 
 }  // namespace lb::cp

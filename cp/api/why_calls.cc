@@ -54,14 +54,17 @@ Status context_of(Operations& operations, const std::string& generation, explain
 Status why_flow(Operations& operations, const api::WhyRequest& request, api::WhyReply& reply) {
   const auto key = read_flow(request);
   if (!key) return invalid(key.error().field, key.error().text);
+  const auto connection_id = read_connection_id(request);
+  if (!connection_id) return invalid(connection_id.error().field, connection_id.error().text);
+  const explain::WhyOptions options{.tcp_flags = std::nullopt, .connection_id = *connection_id};
   explain::Context context;
   std::string configuration;
   if (Status status = context_of(operations, request.generation(), context, configuration); !status.ok()) return status;
-  fill_reply(reply, context, *key, explain::why(context, *key, now_ns()));
+  fill_reply(reply, context, *key, explain::why(context, *key, now_ns(), options));
   if (configuration.empty()) return Status::OK;
   reply.set_configuration(configuration);
   const explain::Context in_force = operations.explain_context();
-  fill_reply(*reply.mutable_in_force(), in_force, *key, explain::why(in_force, *key, now_ns()));
+  fill_reply(*reply.mutable_in_force(), in_force, *key, explain::why(in_force, *key, now_ns(), options));
   return Status::OK;
 }
 

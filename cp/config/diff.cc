@@ -54,6 +54,12 @@ class Differ {
           new_group != nullptr ? new_group->targets : none,
           [](const Target& target) { return format_address_port(target.address, target.port); },
           [](const void*, const void*) {});
+      const std::vector<QuicConfig> no_configs;
+      const std::string kind = "quic-config " + (new_group != nullptr ? new_group : old_group)->name;
+      lists(
+          kind, old_group != nullptr ? old_group->quic : no_configs, new_group != nullptr ? new_group->quic : no_configs,
+          [](const QuicConfig& config) { return std::to_string(config.id); },
+          [&](const QuicConfig* old_config, const QuicConfig* new_config) { key_change(kind, old_config, new_config); });
     });
   }
 
@@ -71,6 +77,12 @@ class Differ {
   std::vector<Change> take() { return std::move(changes_); }
 
  private:
+  // Two keys look the same where they are hidden.
+  void key_change(const std::string& kind, const QuicConfig* from, const QuicConfig* to) {
+    if (from == nullptr || to == nullptr || !from->key || !to->key || from->key == to->key) return;
+    changes_.push_back({"change", kind + " " + std::to_string(to->id), "key", "hidden", "hidden, another one"});
+  }
+
   std::vector<Change> changes_;
 };
 

@@ -149,7 +149,13 @@ Fields fields_of(const TargetGroup& group) {
 }
 
 Fields fields_of(const Target& target) {
-  return {{"weight", number(target.weight)}};
+  return {{"weight", number(target.weight)}, {"server_id", target.server_id}};
+}
+
+Fields fields_of(const QuicConfig& config) {
+  return {{"key", config.key ? "hidden" : ""},
+          {"server_id_length", number(config.server_id_bytes)},
+          {"nonce_length", number(config.nonce_bytes)}};
 }
 
 Fields fields_of(const StaticNeighbour& neighbour) {

@@ -16,7 +16,8 @@ using Fields = std::vector<std::pair<std::string, std::string>>;  // name with d
 Fields fields_of(const Vip& vip);
 Fields fields_of(const Listener& listener);
 Fields fields_of(const TargetGroup& group);
-Fields fields_of(const Target& target);              // weight
+Fields fields_of(const Target& target);              // weight, server_id
+Fields fields_of(const QuicConfig& config);          // its key only as "hidden"
 Fields fields_of(const StaticNeighbour& neighbour);  // mac, interface
 Fields fields_of(const SecurityGroup& group);        // default
 Fields fields_of(const SecurityRule& rule);          // action

@@ -145,7 +145,10 @@ class Reader {
 
   void read_scalar(const pb::FieldDescriptor& field, const Node& value, pb::Message& message) {
     const pb::Reflection& reflection = *message.GetReflection();
-    const auto refuse = [&] { report_(value.line, path_, "must be " + wanted(field) + ", not " + shown(value.text)); };
+    const bool secret = field.options().GetExtension(config::secret);
+    const auto refuse = [&] {
+      report_(value.line, path_, "must be " + wanted(field) + (secret ? "" : ", not " + shown(value.text)));
+    };
     switch (field.cpp_type()) {
       case pb::FieldDescriptor::CPPTYPE_BOOL:
         if (value.quoted || (value.text != "true" && value.text != "false")) return refuse();

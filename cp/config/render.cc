@@ -85,11 +85,19 @@ std::string render(const Listener& listener) {
 std::string render(const Target& target) {
   std::string text = "{address: " + scalar(format_address(target.address));
   if (target.port != 0) text += ", port: " + std::to_string(target.port);
+  if (!target.server_id.empty()) text += ", server_id: " + scalar(target.server_id);
   return text + ", weight: " + std::to_string(target.weight) + "}\n";
 }
 
-std::string render(const TargetGroup& group) {
+std::string render(const TargetGroup& group, Secrets secrets) {
   std::string text = named(group.name, fields_of(group));
+  if (!group.quic.empty()) text += "quic:\n  configs:\n";
+  for (const QuicConfig& config : group.quic) {
+    text += "    - {id: " + std::to_string(config.id);
+    if (config.key) text += ", key: " + (secrets == Secrets::hidden ? "hidden" : scalar(format_hex(*config.key)));
+    text += ", server_id_length: " + std::to_string(config.server_id_bytes) +
+            ", nonce_length: " + std::to_string(config.nonce_bytes) + "}\n";
+  }
   if (!group.targets.empty()) text += "targets:\n";
   for (const Target& target : group.targets) text += "  - " + render(target);
   return text;
@@ -109,11 +117,12 @@ std::string render(const SecurityGroup& group) {
   return text;
 }
 
-std::string render(const Config& config) {
+std::string render(const Config& config, Secrets secrets) {
   std::string text = "version: 1\n" + map_of(global_fields_of(config));
   add_list(text, "vips", config.vips);
   add_list(text, "listeners", config.listeners);
-  add_list(text, "target_groups", config.groups);
+  if (!config.groups.empty()) text += "\ntarget_groups:\n";
+  for (const TargetGroup& group : config.groups) text += entry(render(group, secrets));
   add_list(text, "security_groups", config.security_groups);
   add_list(text, "static_neighbours", config.static_neighbours);
   return text;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "cp/config/validate_group.h"
+#include "cp/config/validate_quic.h"
 #include "cp/config/validate_security.h"
 #include "cp/config/values.h"
 #include "proto/config.pb.h"
@@ -121,6 +122,7 @@ class Validator {
         violation(path + ".port", "must be 1-65535, a range N-M of these, or any, not '" + from.port() + "'");
       }
       listener_groups(path, from, listener, ports.has_value() && !from.protocol().empty());
+      connection_ids(path, listener);
       snapshot_listeners += listener.protocol == ListenerProtocol::tcp_udp ? 2 : 1;
       result_.listeners.push_back(std::move(listener));
     }
@@ -206,6 +208,17 @@ class Validator {
     if (total == 0 && from.target_groups_size() > 0) {
       warning(path + ".target_groups", "all weights are 0: no new flow is forwarded");
     }
+  }
+
+  // A connection ID's first octet names one config of all groups that it may lead to.
+  void connection_ids(const std::string& path, const Listener& listener) const {
+    std::vector<const TargetGroup*> groups;
+    for (const WeightedGroup& share : listener.groups) {
+      if (const auto found = group_index_.find(share.name); found != group_index_.end())
+        groups.push_back(&result_.groups[static_cast<std::size_t>(found->second)]);
+    }
+    const std::string clash = quic_clash(groups);
+    if (!clash.empty()) violation(path + ".target_groups", "target groups " + clash + ": give one of them another id");
   }
 
   // Targets against the listeners that use them.

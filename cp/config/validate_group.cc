@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <string_view>
 
+#include "cp/config/validate_quic.h"
 #include "cp/config/values.h"
 #include "proto/config.pb.h"
 
@@ -64,6 +65,7 @@ class GroupValidator {
     geneve();
     health_check();
     targets();
+    validate_quic(file_, path_, judge_, group_);
     snat();
     shares();
     return std::move(group_);
@@ -376,7 +378,9 @@ class GroupValidator {
         continue;
       }
       const std::uint16_t port = from.has_port() ? static_cast<std::uint16_t>(from.port()) : group_.port;
-      group_.targets.push_back({*address, port, from.has_weight() ? from.weight() : 1});
+      group_.targets.push_back(
+          {*address, port, from.has_weight() ? from.weight() : 1,
+           read_server_id(from.server_id(), path_ + ".targets[" + std::to_string(i) + "].server_id", judge_)});
       if (group_.targets.back().weight > 0) smallest_ = smaller(i);
     }
     if (file_.targets_size() == 0)

@@ -217,7 +217,7 @@ tl::expected<std::unique_ptr<Tracing>, std::string> Controller::start_trace(cons
 }
 
 std::string Controller::render(const Config& config) {
-  return cp::render(config);
+  return cp::render(config, Secrets::hidden);
 }
 
 }  // namespace lb::cp

@@ -139,6 +139,7 @@ void append(std::string& out, const TargetRecord& target) {
   append_field(out, "address", format_address(target.key.address), std::string());
   append_field(out, "port", target.key.port, kUsual.key.port);
   append_field(out, "weight", target.weight, kUsual.weight);
+  append_field(out, "server_id", target.server_id, kUsual.server_id);
   append_field(out, "id", status.id, kUsual.status.id);
   append_field(out, "health", target.health, kUsual.health);
   append_field(out, "failure", target.failure, kUsual.failure);
@@ -163,6 +164,7 @@ TargetRecord target_of(const Json& json, const std::string& group) {
   read(json, "address", target.key.address);
   read(json, "port", target.key.port);
   read(json, "weight", target.weight);
+  read(json, "server_id", target.server_id);
   read(json, "id", status.id);
   read(json, "health", target.health);
   read(json, "failure", target.failure);

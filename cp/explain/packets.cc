@@ -13,6 +13,7 @@
 #include "dp/lb/flow_copy.h"
 #include "dp/lb/nat.h"
 #include "dp/lb/pipeline.h"
+#include "dp/lb/quic_route.h"
 #include "dp/lb/vip_table.h"
 #include "dp/lb/work.h"
 #include "dp/net/parse.h"
@@ -82,9 +83,10 @@ class PacketExplainer::Impl final : public ExtraPackets {
       holder = meet_flow_of(packet.key);
       if (!holder) holder = meet(packet.key);
       const std::uint8_t flags = packet.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp) ? packet.tcp_flags : 0;
-      answer.answer = why(own_, packet.key, now_ns_, {.tcp_flags = flags, .candidates = false});
+      const WhyOptions options{.tcp_flags = flags, .candidates = false, .connection_id = connection_id(frame, packet)};
+      answer.answer = why(own_, packet.key, now_ns_, options);
       if (is_translated(answer.answer)) {
-        answer.answer = why(context_, packet.key, now_ns_, {.tcp_flags = flags, .candidates = false});
+        answer.answer = why(context_, packet.key, now_ns_, options);
         return answer;
       }
       if (answer.answer.slot && answer.answer.group) answer.answer.candidates = candidates(*answer.answer.group);
@@ -101,6 +103,11 @@ class PacketExplainer::Impl final : public ExtraPackets {
   // Of mode fullnat: its SNAT ports are given out by the workers, so the flow is asked about, not run.
   [[nodiscard]] bool is_translated(const Answer& answer) const {
     return answer.target && context_.snapshot->targets()[*answer.target].mode == abi::ForwardingMode::fullnat;
+  }
+
+  static std::span<const std::uint8_t> connection_id(std::span<const std::uint8_t> frame, const net::ParsedPacket& packet) {
+    if (packet.protocol != static_cast<std::uint8_t>(abi::Protocol::udp)) return {};
+    return destination_cid(udp_payload(frame.data(), packet));
   }
 
   // Copies the flow's live entry when it is first met; which worker holds it.

@@ -21,6 +21,7 @@ namespace lb::cp::explain {
 namespace {
 
 constexpr std::size_t kMaxCandidatesListed = 8;
+constexpr const char* kUnroutable = ": unroutable, so the packet goes by its flow, or by hash";
 constexpr std::size_t kMaxWorkersListed = 16;  // those without an entry are summed up in one line above this
 
 std::optional<std::uint32_t> some(std::uint32_t index) {
@@ -74,7 +75,7 @@ class Explainer {
     if (explain_snat_reply() || explain_reply(now_ns)) return std::move(answer_);
     look_into_tables(now_ns);
     look_for_translation(now_ns);
-    decision_ = explain_flow(snapshot_, key_, answer_.entry, &context_.secret, options_.tcp_flags);
+    decision_ = explain_flow(snapshot_, key_, answer_.entry, &context_.secret, options_.tcp_flags, options_.connection_id);
     answer_.listener = some(decision_.listener);
     answer_.group = some(decision_.group);
     answer_.target = some(decision_.target);
@@ -94,8 +95,8 @@ class Explainer {
       case FlowResult::fresh: answer_.flow = "new"; break;
       case FlowResult::none: answer_.flow = "none"; break;
     }
-    const bool stays = decision_.verdict != Verdict::answer && decision_.flow == FlowResult::hit && answer_.entry &&
-                       answer_.target == answer_.entry->target;
+    const bool stays = decision_.verdict != Verdict::answer && !goes_by_cid() && decision_.flow == FlowResult::hit &&
+                       answer_.entry && answer_.target == answer_.entry->target;
     answer_.pinned_elsewhere = stays && answer_.slot_target && *answer_.slot_target != *answer_.target;
     if (answer_.pinned_elsewhere) answer_.pinned_because = because();
     write_steps();
@@ -285,6 +286,7 @@ class Explainer {
     write_listener_step();
     if (decision_.listener == abi::kNoIndex) return;
     write_guard_step();
+    write_connection_id_step();
     write_flow_steps();
     write_slot_steps();
     write_target_steps();
@@ -346,6 +348,37 @@ class Explainer {
       answer_.guard = (decision_.reason == abi::DropReason::security_group ? "deny: " : "allow: ") + security_text();
     }
     step("guard", answer_.guard);
+  }
+
+  bool goes_by_cid() const { return decision_.cid && decision_.cid->result == CidResult::routed; }
+
+  // "config 2 (single-pass AES), server ID c4605e → 10.77.2.2:443".
+  std::string connection_id_text() const {
+    const CidRoute& route = *decision_.cid;
+    if (options_.connection_id.empty()) return "none is given: the packet goes by its flow, or by hash";
+    const std::uint32_t id = options_.connection_id[0] >> 5;
+    std::string text = "config " + std::to_string(id);
+    if (route.config == abi::kNoIndex)
+      return text + (id == abi::kQuicConfigIds ? " stands for none" : ", which no target group of the listener has") +
+             kUnroutable;
+    const abi::QuicConfig& config = snapshot_.quic().configs[route.config];
+    const std::uint32_t bytes = std::uint32_t{config.server_id_bytes} + config.nonce_bytes;
+    text += config.keyed == 0                    ? " (not encrypted)"
+            : bytes == abi::kQuicSinglePassBytes ? " (single-pass AES)"
+                                                 : " (four-pass AES)";
+    if (route.result == CidResult::too_short)
+      return text + " needs " + std::to_string(bytes + 1) + " bytes, and there are " +
+             std::to_string(options_.connection_id.size()) + kUnroutable;
+    text += ", server ID " + format_hex(std::span(route.server_id).first(config.server_id_bytes));
+    if (route.result == CidResult::no_server) return text + ", which no target has" + kUnroutable;
+    return text + " → " + label(route.target) +
+           (route.result == CidResult::target_gone ? std::string(", whose flows are not to stay") + kUnroutable : "");
+  }
+
+  void write_connection_id_step() {
+    if (!decision_.cid) return;
+    answer_.connection_id = connection_id_text();
+    step("connection ID", answer_.connection_id);
   }
 
   void write_flow_steps() {
@@ -475,6 +508,7 @@ class Explainer {
              std::string(help(decision_.reason)) + rule_of_refusal() + "." + state_sentence();
     }
     const std::string group = decision_.group == abi::kNoIndex ? "" : group_name(decision_.group);
+    if (goes_by_cid()) return cid_sentence(held);
     if (answer_.pinned_elsewhere)
       return held + ". A new flow would go to " + label(answer_.slot_target) + ": " + pinned_sentence();
     if (decision_.flow == FlowResult::hit) return held + ", where a new flow would go as well." + fail_open_sentence();
@@ -484,6 +518,15 @@ class Explainer {
     if (decision_.flow == FlowResult::none) text += " It gets no entry in the flow table.";
     text += algorithm_sentence();
     return text + fail_open_sentence();
+  }
+
+  std::string cid_sentence(const std::string& held) const {
+    const std::string entry = held.empty()                         ? "No worker holds a flow with these addresses and ports."
+                              : decision_.flow == FlowResult::none ? held + ", which stays as it is."
+                              : answer_.entry->target == *answer_.target ? held + "."
+                                                                         : held + ", and gives it to this one.";
+    return "The connection ID names " + label(answer_.target) +
+           ": the packet goes there, whatever its addresses and ports. " + entry;
   }
 
   std::string rule_of_refusal() const {

@@ -38,6 +38,7 @@ struct Candidate {
 struct WhyOptions {
   std::optional<std::uint8_t> tcp_flags;  // of the packet; else an ACK where a worker holds the flow, a SYN where none does
   bool candidates = true;                 // reads the group's whole table
+  std::span<const std::uint8_t> connection_id{};  // QUIC: the packet's, or all that follows a short header's first byte
 };
 
 struct Answer {
@@ -56,6 +57,7 @@ struct Answer {
   std::string next_hop;                        // "02:00:00:00:00:70 via lb1", "unresolved"; empty without a target
   std::optional<abi::IpAddress> outer_source;  // tunnel modes
   std::string outer_header;                    // … in words
+  std::string connection_id;                   // what it says, in words; empty: not a listener of a group with quic
   std::string guard;                           // "pass", "allow: …", "deny: …" or the drop's name; empty: not asked
   std::vector<Candidate> candidates;           // the largest share first
   std::string explanation;                     // sentences

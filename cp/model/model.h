@@ -2,10 +2,12 @@
 // Owner: the controller's thread; everything else gets const references or copies.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -80,10 +82,20 @@ struct HealthCheck {
   bool operator==(const HealthCheck&) const = default;
 };
 
+// One way in which servers make QUIC connection IDs (draft-ietf-quic-load-balancers).
+struct QuicConfig {
+  std::uint8_t id = 0;                              // 0-6
+  std::optional<std::array<std::uint8_t, 16>> key;  // a secret; without one the server ID stands there as it is
+  std::uint8_t server_id_bytes = 1;                 // 1-15
+  std::uint8_t nonce_bytes = 4;                     // at least 4; both together at most 19
+  bool operator==(const QuicConfig&) const = default;
+};
+
 struct Target {
   abi::IpAddress address;
   std::uint16_t port = 0;    // resolved: target, else group; 0: the listener's port
   std::uint32_t weight = 1;  // 0-65535
+  std::string server_id;     // quic: lower-case hex, one for each length that the group's configs have; empty: none
   bool operator==(const Target&) const = default;
 };
 
@@ -116,6 +128,7 @@ struct TargetGroup {
   std::chrono::seconds slow_start{0};            // 0: off
   std::chrono::seconds tcp_idle_timeout{350};
   std::chrono::seconds udp_idle_timeout{120};
+  std::vector<QuicConfig> quic;  // sorted by id, each once; empty: no QUIC connection IDs are read
   HealthCheck health_check;
   std::vector<Target> targets;
   bool operator==(const TargetGroup&) const = default;
@@ -276,6 +289,9 @@ std::optional<AddressPort> parse_address_port(
 std::string format_mac(const abi::MacAddress& mac);
 std::optional<abi::MacAddress> parse_mac(std::string_view text);
 std::string format_matcher(const std::vector<StatusRange>& matcher);  // "200-399,404"
+// Two hex digits a byte. parse_hex: nullopt for anything else; upper case is taken.
+std::string format_hex(std::span<const std::uint8_t> bytes);
+std::optional<std::vector<std::uint8_t>> parse_hex(std::string_view text);
 // The bytes that printable ASCII stands for: \n \r \t \\ and \xHH are escapes. nullopt: another character or escape.
 std::optional<std::string> unescape(std::string_view text);
 std::string_view to_string(ListenerProtocol protocol);  // "TCP", "UDP", "TCP_UDP", "GENEVE"

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cp/snapshot/maglev.h"
+#include "cp/snapshot/quic_tables.h"
 #include "cp/snapshot/security_store.h"
 #include "cp/snapshot/segment_bytes.h"
 #include "cp/snapshot/table_store.h"
@@ -72,6 +73,9 @@ class Assembly {
     root.route_table = bytes.add(std::span<const abi::VipCell>(routes.table));
     root.route_next_hops = bytes.add(std::span<const abi::RouteNextHop>(routes.next_hops));
     root.gateways = bytes.add(std::span<const abi::Gateway>(gateways_));
+    root.quic_maps = bytes.add(std::span<const abi::QuicMap>(quic_.maps()));
+    root.quic_configs = bytes.add(std::span<const abi::QuicConfig>(quic_.configs()));
+    root.quic_servers = bytes.add(std::span<const abi::QuicServer>(quic_.servers()));
     std::copy(routes.prefix_lengths.begin(), routes.prefix_lengths.end(), root.route_prefix_lengths);
     root.names = bytes.add(std::span<const char>(names_));
     std::copy(cells.prefix_lengths.begin(), cells.prefix_lengths.end(), root.vip_prefix_lengths);
@@ -213,6 +217,7 @@ class Assembly {
     group.client_address = config.proxy_protocol_v2       ? abi::ClientAddress::proxy_v2
                            : config.client_address_option ? abi::ClientAddress::tcp_option
                                                           : abi::ClientAddress::hidden;
+    quic_.add_group(index, input);
     group.first_snat = static_cast<std::uint32_t>(snat_addresses_.size());
     group.snat_count = static_cast<std::uint32_t>(config.snat_addresses.size());
     snat_addresses_.insert(snat_addresses_.end(), config.snat_addresses.begin(), config.snat_addresses.end());
@@ -329,7 +334,7 @@ class Assembly {
     listener.last_port = config.last_port;
     listener.protocol = static_cast<std::uint8_t>(protocol);
     listener.draining = input.draining ? 1 : 0;
-    listener.group_count = static_cast<std::uint16_t>(config.groups.size());
+    listener.group_count = static_cast<std::uint8_t>(config.groups.size());
     listener.counter_index = counter_index;
     listener.name = name(config.name);
     if (!config.security_group.empty()) {
@@ -345,6 +350,7 @@ class Assembly {
       if (group == group_index_.end()) return refuse_listener("there is no target group " + config.groups[i].name);
       listener.total_weight += config.groups[i].weight;
       listener.groups[i] = {group->second, listener.total_weight};
+      if (protocol == abi::Protocol::udp) quic_.add_to(listener, group->second);
     }
     return listener;
   }
@@ -361,6 +367,7 @@ class Assembly {
   std::vector<std::uint32_t> group_targets_;
   std::vector<abi::Target> targets_;
   std::vector<abi::IpAddress> snat_addresses_;
+  QuicTables quic_;
   std::vector<abi::Gateway> gateways_;  // of geneve groups, in their order
   std::vector<abi::Port> ports_;
   std::vector<char> names_;

@@ -34,6 +34,7 @@ struct TargetInput {
   abi::TrackedFlows tracked = abi::TrackedFlows::keep;
   NextHop next_hop;
   std::uint32_t ramp = kRampSteps;  // slow start: so many kRampSteps-ths of its weight count in the table
+  std::string server_id{};          // quic: as Target has it
 };
 
 struct GroupInput {

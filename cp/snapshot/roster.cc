@@ -137,7 +137,7 @@ void Roster::apply_groups(const Config& config, std::int64_t now_unix_ms) {
     const bool others_serve = wanted.slow_start.count() > 0 && any_serves(group, nullptr);
     for (const Target& target : wanted.targets) {
       TargetKey key{wanted.name, target.address, target.port};
-      add_target(group, key, target.weight, others_serve, now_unix_ms);
+      add_target(group, key, target, others_serve, now_unix_ms);
       keys.insert(std::move(key));
     }
     for (auto& [key, target] : group.targets) {
@@ -151,11 +151,12 @@ void Roster::apply_groups(const Config& config, std::int64_t now_unix_ms) {
   }
 }
 
-void Roster::add_target(GroupRecord& group, const TargetKey& key, std::uint32_t weight, bool others_serve,
+void Roster::add_target(GroupRecord& group, const TargetKey& key, const Target& wanted, bool others_serve,
                         std::int64_t now_unix_ms) {
   auto [at, added] = group.targets.try_emplace(key);
   TargetRecord& target = at->second;
-  target.weight = weight;
+  target.weight = wanted.weight;
+  target.server_id = wanted.server_id;
   target.status.removed = false;
   if (!added) return;
   target.key = key;
@@ -497,8 +498,8 @@ void Roster::rebuild_groups() {
     std::size_t i = 0;
     for (const auto& [key, target] : group.targets) {
       const TargetDecision& decision = group.decided[i++];
-      input.targets.push_back(
-          {key, target.status.id, decision.weight, decision.state, decision.tracked, target.next_hop, decision.ramp});
+      input.targets.push_back({key, target.status.id, decision.weight, decision.state, decision.tracked, target.next_hop,
+                               decision.ramp, target.server_id});
     }
   }
   reshaped_ = false;

@@ -32,6 +32,7 @@ namespace lb::cp {
 struct TargetRecord {
   TargetKey key;
   std::uint32_t weight = 1;  // configured
+  std::string server_id;     // configured, as Target has it
   TargetStatus status;
   Health health = Health::initial;
   StateReason failure = StateReason::none;  // of the last failed probe
@@ -147,7 +148,7 @@ class Roster {
 
   void apply_groups(const Config& config, std::int64_t now_unix_ms);
   void apply_listeners(const Config& config, std::int64_t now_unix_ms);
-  void add_target(GroupRecord& group, const TargetKey& key, std::uint32_t weight, bool others_serve,
+  void add_target(GroupRecord& group, const TargetKey& key, const Target& wanted, bool others_serve,
                   std::int64_t now_unix_ms);
   void remove_target(const GroupRecord& group, TargetRecord& target, std::int64_t now_unix_ms);
   void refresh_use();

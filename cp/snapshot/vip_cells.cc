@@ -61,7 +61,7 @@ VipCells make_vip_cells(std::span<const abi::Vip> vips, std::span<const abi::Lis
                        .protocol = listener.protocol,
                        .kind = place.exact,
                        .index = index,
-                       .first_group = static_cast<std::uint16_t>(listener.groups[0].group),
+                       .first_group = abi::first_group_of(listener),
                        .counter_index = static_cast<std::uint16_t>(listener.counter_index)});
     } else {
       ranges[{listener.vip, listener.protocol}].push_back(index);

@@ -41,6 +41,8 @@ namespace lb::abi {
   X(returned_packets, "packets", "of the forwarded packets: replies of nat and fullnat targets, to clients")  \
   X(gateway_returned, "packets", "of the forwarded packets: came back from appliances, and went on")          \
   X(per_packet, "packets", "datagrams of per_packet target groups, each given a target by itself")            \
+  X(quic_routed, "packets", "datagrams sent where their QUIC connection ID says")                             \
+  X(quic_unroutable, "packets", "datagrams of QUIC listeners whose connection ID names no target in use")     \
   X(mss_clamped, "packets", "SYNs whose announced segment size was lowered to what fits")                     \
   X(flow_moved_lines, "entries", "entries moved to their other line to make room")                            \
   X(flow_adopted, "flows", "flows taken over from another worker's table")                                    \

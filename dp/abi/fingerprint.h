@@ -46,7 +46,8 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Root, security_segment), offsetof(Root, security_epoch), offsetof(Root, vip_prefix_lengths),
               offsetof(Root, return_table), offsetof(Root, return_listeners), offsetof(Root, snat_addresses),
               offsetof(Root, route_table), offsetof(Root, route_next_hops), offsetof(Root, gateways),
-              offsetof(Root, route_prefix_lengths));
+              offsetof(Root, route_prefix_lengths), offsetof(Root, quic_maps), offsetof(Root, quic_configs),
+              offsetof(Root, quic_servers));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
@@ -59,7 +60,10 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Listener, draining), offsetof(Listener, group_count), offsetof(Listener, total_weight),
               offsetof(Listener, counter_index), offsetof(Listener, name), offsetof(Listener, groups),
               offsetof(ListenerGroup, cumulative_weight));
-  h = mix_all(h, offsetof(Listener, security_group));
+  h = mix_all(h, offsetof(Listener, security_group), offsetof(Listener, has_quic), offsetof(Listener, quic));
+  h = mix_all(h, sizeof(QuicMap), sizeof(QuicConfig), offsetof(QuicConfig, first_server), offsetof(QuicConfig, server_count),
+              offsetof(QuicConfig, config_id), offsetof(QuicConfig, server_id_bytes), offsetof(QuicConfig, nonce_bytes),
+              offsetof(QuicConfig, keyed), offsetof(QuicConfig, key), sizeof(QuicServer), offsetof(QuicServer, target));
   h = size_align<SecurityRoot>(h);
   h = mix_all(h, offsetof(SecurityRoot, groups), offsetof(SecurityRoot, nodes), offsetof(SecurityRoot, leaves),
               offsetof(SecurityRoot, rules), offsetof(SecurityRoot, names));

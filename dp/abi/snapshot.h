@@ -12,6 +12,7 @@
 //   │ targets[]      │   indexed by dense target id, one cache line each
 //   │ return_table[] │   where replies of nat targets come from
 //   │ snat_addresses[]   sources of fullnat flows, by group
+//   │ quic_maps[] …  │   how servers are read from QUIC connection IDs (dp/abi/quic.h)
 //   │ route_table[]  │   where packets back from appliances go
 //   │ ports[] names[]│
 //   └────────────────┘
@@ -24,6 +25,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "dp/abi/quic.h"
 #include "dp/abi/types.h"
 
 namespace lb::abi {
@@ -33,7 +35,7 @@ inline constexpr std::uint32_t kSnapshotVersion = 1;
 
 inline constexpr std::uint32_t kMaxTargets = 1U << 20;  // dense ids 0 … 2^20-1
 inline constexpr std::uint32_t kMaxListeners = 1U << 16;
-inline constexpr std::uint32_t kMaxGroups = 1U << 16;
+inline constexpr std::uint32_t kMaxGroups = (1U << 16) - 1;  // VipCell::first_group has one number more
 inline constexpr std::uint32_t kMaxSegments = 1U << 16;
 inline constexpr std::uint32_t kMaxPorts = 32;
 inline constexpr std::uint32_t kMaxGroupsPerListener = 8;
@@ -119,11 +121,13 @@ struct VipCell {
   VipCellKind kind = VipCellKind::empty;
   std::uint32_t index = 0;  // exact ones: listener; ranges: first of range_listeners; vip, prefix: into vips
   std::uint32_t count = 0;  // ranges: how many
-  // exact: what the listener has as groups[0].group and counter_index, so that a hit need not read its line.
+  // exact: what the listener has as groups[0].group and counter_index, so that a hit need not read its line. Of a listener
+  // whose packets are each asked for their connection ID: kNoCommonHit, which is no target's group.
   std::uint16_t first_group = 0;
   std::uint16_t counter_index = 0;
 };
 static_assert(sizeof(VipCell) == 32);
+inline constexpr std::uint16_t kNoCommonHit = 0xffff;
 
 // A share of a listener's new flows for one target group. cumulative_weight is the sum of weights up to and including
 // this one; a flow with hash h takes the first share whose cumulative_weight > (h scaled to total_weight).
@@ -140,15 +144,21 @@ struct alignas(kCacheLineBytes) Listener {
   std::uint16_t last_port = 0;
   std::uint8_t protocol = 0;        // abi::Protocol, or kAllProtocols
   std::uint8_t draining = 0;        // 1: removed from the config, kept for its tracked flows; takes no new ones
-  std::uint16_t group_count = 0;    // 1…kMaxGroupsPerListener
+  std::uint8_t group_count = 0;     // 1…kMaxGroupsPerListener
+  std::uint8_t has_quic = 0;        // 1: datagrams go by their connection IDs; UDP only
   std::uint32_t total_weight = 0;   // sum of the groups' weights; 0: no new flows
   std::uint32_t counter_index = 0;  // dense, stable while the listener lives; < kMaxListeners
   Name name;
   std::uint32_t security_group = kNoIndex;           // into the security segment's groups (dp/abi/security.h)
   ListenerGroup groups[kMaxGroupsPerListener] = {};  // the first four share the first cache line
-  std::uint32_t reserved2[8] = {};
+  std::uint32_t reserved2[7] = {};
+  std::uint32_t quic = kNoIndex;  // into quic_maps, if it has_quic
 };
 static_assert(sizeof(Listener) == 128);
+
+[[nodiscard]] constexpr std::uint16_t first_group_of(const Listener& listener) {
+  return listener.has_quic != 0 ? kNoCommonHit : static_cast<std::uint16_t>(listener.groups[0].group);
+}
 
 struct alignas(kCacheLineBytes) TargetGroup {
   std::uint32_t segment = 0;       // index into Root::segments; kNoIndex when slot_count is 0
@@ -290,6 +300,9 @@ struct Root {
   Table route_next_hops;                       // RouteNextHop
   Table gateways;                              // Gateway
   std::uint64_t route_prefix_lengths[3] = {};  // bit L of these 192: there is a route of prefix length L
+  Table quic_maps;                             // QuicMap
+  Table quic_configs;                          // QuicConfig
+  Table quic_servers;                          // QuicServer; each config's in a row, sorted by server ID
 };
 static_assert(std::is_trivially_copyable_v<Root> && std::is_standard_layout_v<Root>);
 

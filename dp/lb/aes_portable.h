@@ -51,6 +51,21 @@ constexpr std::array<std::uint8_t, 256> make_sbox() {
 
 inline constexpr std::array<std::uint8_t, 256> kSbox = make_sbox();
 
+constexpr std::array<std::uint8_t, 256> make_inverse_sbox() {
+  std::array<std::uint8_t, 256> inverse{};
+  for (std::size_t i = 0; i < 256; ++i) inverse[kSbox[i]] = static_cast<std::uint8_t>(i);
+  return inverse;
+}
+
+inline constexpr std::array<std::uint8_t, 256> kInverseSbox = make_inverse_sbox();
+
+// Product in the field; factor 1…15.
+constexpr std::uint8_t times(std::uint8_t x, unsigned factor) {
+  std::uint8_t product = 0;
+  for (; factor != 0; factor >>= 1, x = twice(x)) product = static_cast<std::uint8_t>(product ^ ((factor & 1) != 0 ? x : 0));
+  return product;
+}
+
 constexpr std::array<std::uint32_t, 256> make_columns() {
   std::array<std::uint32_t, 256> columns{};
   for (std::size_t i = 0; i < 256; ++i) {
@@ -94,6 +109,30 @@ LB_INLINE Block encrypt(const RoundKeys& keys, const Block& plain) {
     }
   }
   return detail::add_key(last, keys[10]);
+}
+
+// The inverse cipher, step by step: only single-pass QUIC connection IDs want it.
+LB_INLINE Block decrypt(const RoundKeys& keys, const Block& cipher) {
+  std::array<std::uint8_t, 16> state{};
+  for (std::size_t i = 0; i < 16; ++i)
+    state[i] = static_cast<std::uint8_t>(detail::byte_of(cipher, i / 4, i % 4) ^ keys[10][i]);
+  for (std::size_t round = 9;; --round) {
+    std::array<std::uint8_t, 16> moved{};  // rows shifted back, bytes substituted back
+    for (std::size_t i = 0; i < 16; ++i) moved[(i + 4 * (i % 4)) % 16] = detail::kInverseSbox[state[i]];
+    for (std::size_t i = 0; i < 16; ++i) moved[i] = static_cast<std::uint8_t>(moved[i] ^ keys[round][i]);
+    if (round == 0) {
+      state = moved;
+      break;
+    }
+    for (std::size_t i = 0; i < 16; ++i) {
+      const std::uint8_t* column = moved.data() + i / 4 * 4;
+      state[i] = static_cast<std::uint8_t>(detail::times(column[i % 4], 14) ^ detail::times(column[(i + 1) % 4], 11) ^
+                                           detail::times(column[(i + 2) % 4], 13) ^ detail::times(column[(i + 3) % 4], 9));
+    }
+  }
+  Block plain;
+  for (std::size_t i = 0; i < 4; ++i) plain.word[i] = load<std::uint32_t>(state.data() + 4 * i);
+  return plain;
 }
 
 LB_INLINE RoundKeys expand_key(const std::array<std::uint8_t, 16>& key) {

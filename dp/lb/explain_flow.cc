@@ -33,8 +33,23 @@ void set_picked(const Snapshot& snapshot, FlowDecision& decision, const Pick& pi
   if (decision.verdict == Verdict::drop) decision.flow = FlowResult::none;
 }
 
+// A connection ID that names a target: the packet goes there, and its flow's entry may stay as it is.
+void set_by_cid(const Snapshot& snapshot, FlowDecision& decision, const std::optional<FlowView>& entry) {
+  const std::uint32_t id = decision.cid->target;
+  const abi::Target& target = snapshot.targets()[id];
+  FlowResult flow = FlowResult::fresh;
+  if (entry) {
+    const auto idle = static_cast<std::uint32_t>(entry->idle_ns / kTickNs);
+    const bool taken_over =
+        needs_entry(target.mode) || idle >= idle_limit_ticks(snapshot.groups()[target.group], FlowState::udp);
+    flow = entry->target == id || taken_over ? FlowResult::hit : FlowResult::none;
+  }
+  set_target(snapshot, decision, id, flow);
+  if (decision.verdict == Verdict::drop) decision.flow = FlowResult::none;
+}
+
 FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
-                    std::optional<std::uint8_t> tcp_flags) {
+                    std::optional<std::uint8_t> tcp_flags, std::span<const std::uint8_t> cid) {
   FlowDecision decision;
   const VipTable vips = vip_table_of(snapshot);
   const bool tcp = key.protocol == static_cast<std::uint8_t>(abi::Protocol::tcp);
@@ -78,6 +93,13 @@ FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std
   decision.slot_group = picked.group;
   decision.slot = picked.slot;
   decision.slot_target = picked.target;
+  if (listener.has_quic != 0) {
+    decision.cid = route_by_cid(snapshot, listener, cid);
+    if (decision.cid->result == CidResult::routed) {
+      set_by_cid(snapshot, decision, entry);
+      return decision;
+    }
+  }
   if (!entry) {
     set_picked(snapshot, decision, picked);
     return decision;
@@ -102,8 +124,9 @@ FlowDecision decide(const Snapshot& snapshot, const net::FlowKey& key, const std
 }  // namespace
 
 FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
-                          const NodeSecret* secret, std::optional<std::uint8_t> tcp_flags) {
-  FlowDecision decision = decide(snapshot, key, entry, tcp_flags);
+                          const NodeSecret* secret, std::optional<std::uint8_t> tcp_flags,
+                          std::span<const std::uint8_t> cid) {
+  FlowDecision decision = decide(snapshot, key, entry, tcp_flags, cid);
   if (decision.verdict != Verdict::tx) return decision;
   const abi::Target& target = snapshot.targets()[decision.target];
   if (target.mode == abi::ForwardingMode::l2dsr || target.mode >= abi::ForwardingMode::nat) return decision;

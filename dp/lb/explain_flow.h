@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "dp/abi/counters.h"
 #include "dp/lb/flow_table.h"
 #include "dp/lb/pipeline.h"
+#include "dp/lb/quic_route.h"
 #include "dp/lb/snapshot.h"
 #include "dp/net/flow_key.h"
 
@@ -29,12 +31,15 @@ struct FlowDecision {
   std::optional<abi::IpAddress> outer_source;      // tx in a tunnel mode, if a secret was given: source of the outer header
   std::optional<std::uint16_t> outer_source_port;  // … and of its UDP header
   std::optional<std::uint32_t> cookie;             // geneve
+  std::optional<CidRoute> cid;                     // of a listener that has_quic: what the connection ID says
 };
 
 // `entry`: what peek() found, std::nullopt: no entry. `secret`: the node's, for outer_source. tcp_flags: of the next packet,
-// for TCP; by default ACK where there is an entry, else SYN. ICMP stands for an echo request. The packet is taken to be
-// well-formed, TTL and size in order.
+// for TCP; by default ACK where there is an entry, else SYN. cid: the next packet's QUIC connection
+// ID, or what follows the first byte of a short header; empty: none. ICMP stands for an echo request. The packet is taken to
+// be well-formed, TTL and size in order.
 FlowDecision explain_flow(const Snapshot& snapshot, const net::FlowKey& key, const std::optional<FlowView>& entry,
-                          const NodeSecret* secret = nullptr, std::optional<std::uint8_t> tcp_flags = std::nullopt);
+                          const NodeSecret* secret = nullptr, std::optional<std::uint8_t> tcp_flags = std::nullopt,
+                          std::span<const std::uint8_t> cid = {});
 
 }  // namespace lb

@@ -146,7 +146,7 @@ LB_INLINE void parse(Work& work) {
     return false;
   }
   const abi::Listener& listener = snapshot.listeners()[run.listener];
-  run.group = listener.groups[0].group;
+  run.group = abi::first_group_of(listener);
   run.counter_index = listener.counter_index;
   return true;
 }

@@ -16,6 +16,7 @@
 #include "dp/lb/mss.h"
 #include "dp/lb/nat.h"
 #include "dp/lb/passive.h"
+#include "dp/lb/quic_route.h"
 #include "dp/lb/rare.h"
 #include "dp/lb/work.h"
 
@@ -128,6 +129,48 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   return fault != abi::DropReason::none;
 }
 
+// A datagram of a listener that has_quic goes where its connection ID says, whatever its flow's entry (`slot`, if it has
+// one) or the hash say. False: its connection ID is unroutable. An entry with another target is that of a flow that had the
+// same addresses and ports: it stays as it is while it is live, so that nobody moves flows by forged sources; but modes
+// whose replies come back need it for this one.
+[[gnu::noinline]] bool send_by_cid(Work& work, std::uint32_t i, const FlowSlot& slot) {
+  const std::uint32_t id = target_by_cid(work, i);
+  if (id == abi::kNoIndex) return false;
+  const abi::Target& target = work.snapshot->targets()[id];
+  note(work, i, FlowResult::none, target.group, id);
+  if ((target.flags & abi::kTargetResolved) == 0) {
+    drop(work, i, abi::DropReason::next_hop_unresolved);
+    return true;
+  }
+  if (slot.line == nullptr) {
+    const bool tracked = insert(work, i, id, FlowState::udp_fresh);
+    if (!tracked && needs_entry(target.mode)) {
+      refuse_untracked(work, i);
+      return true;
+    }
+    ++count(work, tracked ? abi::Counter::flow_new : abi::Counter::flow_untracked);
+    work.runs[work.run[i]].new_flows += tracked;
+    if (tracked) work.burst->flow[i] = FlowResult::fresh;
+  } else if (meta_target(slot.line->meta[slot.index]) == id) {
+    ++count(work, abi::Counter::flow_hits);
+    work.burst->flow[i] = FlowResult::hit;
+    touch(slot, work.tick);
+    set_state(slot, FlowState::udp);
+  } else {
+    const std::uint32_t limit = idle_limit_ticks(work.snapshot->groups()[target.group], FlowState::udp);
+    if (needs_entry(target.mode) || idle_ticks(slot.line->key[slot.index], work.tick) >= limit) {
+      repoint(work.options.flows->state(), slot, id, FlowState::udp_fresh, work.tick);
+      work.burst->flow[i] = FlowResult::hit;
+    }
+  }
+  send_to(work, i, target);
+  return true;
+}
+
+LB_INLINE bool has_quic(const Work& work, std::uint32_t i) {
+  return work.snapshot->listeners()[work.burst->listener[i]].has_quic != 0;
+}
+
 // An entry that is not plainly live, or a packet that changes it.
 [[gnu::noinline]] void serve_entry(Work& work, std::uint32_t i, const FlowSlot& slot) {
   const Snapshot& snapshot = *work.snapshot;
@@ -142,6 +185,7 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
     work.inserted = true;
     return;
   }
+  if (has_quic(work, i) && send_by_cid(work, i, slot)) return;
   Judgement judgement = judge(snapshot, snapshot.listeners()[work.burst->listener[i]], id, state, idle, work.tcp_flags[i]);
   if (judgement.fate == Fate::late && is_alive_elsewhere(work, work.hash[i])) {  // it has been on another queue meanwhile
     judgement = {Fate::forward, state_after(state, work.tcp_flags[i])};
@@ -209,6 +253,7 @@ LB_COLD bool drop_bad_flags(Work& work, std::uint32_t i) {
   // The other direction of a gateway listener's flow may come on another queue.
   const bool either_way = work.snapshot->listeners()[work.burst->listener[i]].protocol == abi::kAllProtocols;
   const bool under_way = either_way || (udp ? is_first_fragment(work, i) : !is_opening(packet.tcp_flags));
+  if (has_quic(work, i) && send_by_cid(work, i, {})) return;
   // A fullnat flow has its translation, which may outlive its entry.
   if (!work.snapshot->snat_addresses().empty() && adopt(work, i, translated_flow(work, i))) return;
   // Its flow may have moved here from another worker's queue (DESIGN rule 5), or fragments come on another than whole

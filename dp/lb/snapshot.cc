@@ -9,6 +9,7 @@
 #include "dp/abi/fingerprint.h"
 #include "dp/base/segment_checksum.h"
 #include "dp/lb/snapshot_checks.h"
+#include "dp/lb/snapshot_quic.h"
 #include "dp/lb/snapshot_security.h"
 
 namespace lb {
@@ -94,6 +95,7 @@ class SnapshotVerifier {
                              .and_then([&] { return routes(); })
                              .and_then([&] { return targets(); })
                              .and_then([&] { return groups(); })
+                             .and_then([&] { return verify_quic(bytes_, *out_, out_->quic_); })
                              .and_then([&] { return segments_and_slots(segments); })
                              .and_then([&] { return security_groups(); });
     if (!checks) return tl::unexpected(checks.error());
@@ -278,7 +280,7 @@ class SnapshotVerifier {
         if (cell.port < out_->listeners_[cell.index].first_port || cell.port > out_->listeners_[cell.index].last_port) {
           return refuse(kBounds, "vip_table[%zu]: port %u is not of listener %u", i, cell.port, cell.index);
         }
-        if (cell.first_group != out_->listeners_[cell.index].groups[0].group ||
+        if (cell.first_group != abi::first_group_of(out_->listeners_[cell.index]) ||
             cell.counter_index != out_->listeners_[cell.index].counter_index) {
           return refuse(kBounds, "vip_table[%zu]: group or counters differ from listener %u", i, cell.index);
         }
@@ -564,11 +566,6 @@ class SnapshotVerifier {
         return refuse(kBounds, "listeners[%zu]: security group %u of %zu", i, group, view->groups.size());
     }
     return {};
-  }
-
-  [[nodiscard]] static bool is_l4(std::uint8_t protocol) {
-    return protocol == static_cast<std::uint8_t>(abi::Protocol::tcp) ||
-           protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
   }
 
   std::span<const std::byte> bytes_;

@@ -3,6 +3,7 @@
 // slot, enumerator and offset is in range, that probe chains end and shares add up. After that, accessors do not check.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -49,6 +50,14 @@ struct SecurityView {
   [[nodiscard]] std::string_view name(abi::Name name) const { return {names.data() + name.offset, name.length}; }
 };
 
+// How servers are read from QUIC connection IDs (dp/abi/quic.h); empty where no group has a `quic` block.
+struct QuicView {
+  std::span<const abi::QuicMap> maps;
+  std::span<const abi::QuicConfig> configs;
+  std::span<const abi::QuicServer> servers;
+  std::vector<std::array<std::array<std::uint8_t, 16>, 11>> round_keys;  // by config; unused where there is no key
+};
+
 class Snapshot {
  public:
   // Returns the bytes of the segment with this id, or nullptr (→ missing_segment). The pointee outlives open().
@@ -84,6 +93,7 @@ class Snapshot {
   // First slot of a group's Maglev table; nullptr when slot_count is 0.
   [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
   [[nodiscard]] const SecurityView& security() const { return security_; }
+  [[nodiscard]] const QuicView& quic() const { return quic_; }
   // Whether some live target is to lose its tracked flows (TrackedFlows other than keep): the sweep then looks at all.
   [[nodiscard]] bool forgets_flows() const { return forgets_flows_; }
   // Keys of the hash that picks group and slot, from the fleet seed.
@@ -113,6 +123,7 @@ class Snapshot {
   std::span<const abi::Gateway> gateways_;
   std::vector<const std::uint16_t*> slots_;
   SecurityView security_;
+  QuicView quic_;
   HashKeys slot_keys_;
   bool forgets_flows_ = false;
   std::vector<std::shared_ptr<const void>> owners_;

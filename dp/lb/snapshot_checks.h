@@ -1,5 +1,5 @@
-// What the checks of a snapshot's parts have in common (snapshot.cc, snapshot_security.cc): an error that names table, index
-// and value, and a table's bounds.
+// What the checks of a snapshot's parts have in common (snapshot.cc, snapshot_security.cc, snapshot_quic.cc): an error that
+// names table, index and value, and a table's bounds.
 #pragma once
 
 #include <cstdarg>
@@ -28,6 +28,11 @@ using Check = tl::expected<void, SnapshotError>;
 
 inline unsigned long long print(std::uint64_t value) {
   return value;
+}
+
+inline bool is_l4(std::uint8_t protocol) {
+  return protocol == static_cast<std::uint8_t>(abi::Protocol::tcp) ||
+         protocol == static_cast<std::uint8_t>(abi::Protocol::udp);
 }
 
 inline constexpr abi::Refusal kBounds = abi::Refusal::bounds;

@@ -57,6 +57,9 @@ struct World {
   std::vector<abi::TargetGroup> groups;
   std::vector<abi::Target> targets;
   std::vector<abi::Port> ports;
+  std::vector<abi::QuicMap> quic_maps;
+  std::vector<abi::QuicConfig> quic_configs;
+  std::vector<abi::QuicServer> quic_servers;
   abi::TunnelSource tunnel_v4{.prefix = abi::IpAddress::v4(100, 64, 0, 0), .prefix_length = 120, .present = 1};
   abi::TunnelSource tunnel_v6{.prefix = {{0xfc, 0, 0, 0, 0, 0, 0, 1}}, .prefix_length = 64, .present = 1};
 
@@ -210,7 +213,7 @@ inline std::vector<abi::VipCell> make_vip_table(const World& world, std::vector<
                      .protocol = listener.protocol,
                      .kind = abi::VipCellKind::exact,
                      .index = l,
-                     .first_group = static_cast<std::uint16_t>(listener.groups[0].group),
+                     .first_group = abi::first_group_of(listener),
                      .counter_index = static_cast<std::uint16_t>(listener.counter_index)});
   }
   return table;
@@ -256,6 +259,9 @@ inline WorldBytes make_bytes(const World& world) {
   root.group_targets = writer.add(group_targets);
   root.targets = writer.add(world.targets);
   root.ports = writer.add(world.ports);
+  root.quic_maps = writer.add(world.quic_maps);
+  root.quic_configs = writer.add(world.quic_configs);
+  root.quic_servers = writer.add(world.quic_servers);
   root.names = writer.add(std::vector<char>{'n', 'a', 'm', 'e', 's'});
   root.tunnel_source_v4 = world.tunnel_v4;
   root.tunnel_source_v6 = world.tunnel_v6;
