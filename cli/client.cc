@@ -217,6 +217,9 @@ Client::Result<api::PlanReply> Client::plan(const api::PlanRequest& request) {
 Client::Result<api::FlowList> Client::flows(const api::FlowsRequest& request) {
   return impl_->call(&Stub::ListFlows, request);
 }
+Client::Result<api::OffenderList> Client::offenders(const api::OffendersRequest& request) {
+  return impl_->call(&Stub::ListOffenders, request);
+}
 tl::expected<void, std::string> Client::events(const api::EventsRequest& request,
                                                const std::function<bool(const api::EventBatch&)>& take) {
   return impl_->stream(&Stub::WatchEvents, request, take);

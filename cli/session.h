@@ -74,6 +74,7 @@ class Session {
   int plan();
   int events();
   int flows();
+  int offenders();
   int top();
   int doctor();
   int get();

@@ -10,6 +10,8 @@ class Status;
 namespace lb::api {
 class FlowList;
 class FlowsRequest;
+class OffenderList;
+class OffendersRequest;
 class PlanReply;
 class PlanRequest;
 }  // namespace lb::api
@@ -17,6 +19,7 @@ class PlanRequest;
 namespace lb::cp {
 
 grpc::Status list_flows(Operations& operations, const api::FlowsRequest& request, api::FlowList& reply);
+grpc::Status list_offenders(Operations& operations, const api::OffendersRequest& request, api::OffenderList& reply);
 grpc::Status plan_config(Operations& operations, const api::PlanRequest& request, api::PlanReply& reply);
 
 }  // namespace lb::cp

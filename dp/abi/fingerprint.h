@@ -8,6 +8,7 @@
 
 #include "dp/abi/control.h"
 #include "dp/abi/counters.h"
+#include "dp/abi/rates.h"
 #include "dp/abi/region.h"
 #include "dp/abi/security.h"
 #include "dp/abi/snapshot.h"
@@ -46,7 +47,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Root, security_segment), offsetof(Root, security_epoch), offsetof(Root, vip_prefix_lengths),
               offsetof(Root, return_table), offsetof(Root, return_listeners), offsetof(Root, snat_addresses),
               offsetof(Root, route_table), offsetof(Root, route_next_hops), offsetof(Root, gateways),
-              offsetof(Root, route_prefix_lengths));
+              offsetof(Root, route_prefix_lengths), offsetof(Root, rate_limits));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
@@ -59,7 +60,11 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Listener, draining), offsetof(Listener, group_count), offsetof(Listener, total_weight),
               offsetof(Listener, counter_index), offsetof(Listener, name), offsetof(Listener, groups),
               offsetof(ListenerGroup, cumulative_weight));
-  h = mix_all(h, offsetof(Listener, security_group));
+  h = mix_all(h, offsetof(Listener, security_group), offsetof(Listener, guards), offsetof(Listener, rate_limits));
+  h = size_align<RateLimits>(h);
+  h = mix_all(h, offsetof(RateLimits, source), offsetof(RateLimits, action), offsetof(RateLimits, dscp),
+              offsetof(RateLimits, prefix_v4), offsetof(RateLimits, prefix_v6), kRateActionCount);
+  h = mix_all(h, sizeof(RateSet), offsetof(RateSet, hold), offsetof(RateSet, flows), kRateKinds, kRateCostShift);
   h = size_align<SecurityRoot>(h);
   h = mix_all(h, offsetof(SecurityRoot, groups), offsetof(SecurityRoot, nodes), offsetof(SecurityRoot, leaves),
               offsetof(SecurityRoot, rules), offsetof(SecurityRoot, names));
@@ -113,7 +118,12 @@ constexpr std::uint64_t region_fingerprint() {
   h = size_align<WorkerStats>(h);
   h = mix_all(h, offsetof(WorkerStats, counters), offsetof(StatsRegionHeader, workers_offset),
               offsetof(StatsRegionHeader, listeners_offset), offsetof(StatsRegionHeader, target_flows_offset),
-              offsetof(StatsRegionHeader, target_troubles_offset));
+              offsetof(StatsRegionHeader, target_troubles_offset), offsetof(StatsRegionHeader, rates_offset));
+  h = size_align<RateLine>(h);
+  h = size_align<RateMeter>(h);
+  h = mix_all(h, offsetof(RateMeter, full_at), offsetof(RateMeter, share), offsetof(RateMeter, used),
+              offsetof(RateMeter, used_then), offsetof(RateMeter, flows), offsetof(RateMeter, since),
+              offsetof(RateMeter, prefix_length), kRateLines, kRateTickShift);
   return mix_all(h, kCounterCount, kRegionVersion);
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "dp/abi/control.h"
+#include "dp/abi/rates.h"
 #include "dp/abi/security.h"
 #include "dp/abi/snapshot.h"
 #include "dp/lb/flow_hash.h"
@@ -84,6 +85,7 @@ class Snapshot {
   // First slot of a group's Maglev table; nullptr when slot_count is 0.
   [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
   [[nodiscard]] const SecurityView& security() const { return security_; }
+  [[nodiscard]] std::span<const abi::RateLimits> rate_limits() const { return rate_limits_; }
   // Whether some live target is to lose its tracked flows (TrackedFlows other than keep): the sweep then looks at all.
   [[nodiscard]] bool forgets_flows() const { return forgets_flows_; }
   // Keys of the hash that picks group and slot, from the fleet seed.
@@ -113,6 +115,7 @@ class Snapshot {
   std::span<const abi::Gateway> gateways_;
   std::vector<const std::uint16_t*> slots_;
   SecurityView security_;
+  std::span<const abi::RateLimits> rate_limits_;
   HashKeys slot_keys_;
   bool forgets_flows_ = false;
   std::vector<std::shared_ptr<const void>> owners_;
