@@ -220,6 +220,9 @@ Client::Result<api::FlowList> Client::flows(const api::FlowsRequest& request) {
 Client::Result<api::TalkerList> Client::talkers(const api::TalkersRequest& request) {
   return impl_->call(&Stub::ListTalkers, request, kWorkTime);
 }
+Client::Result<api::OffenderList> Client::offenders(const api::OffendersRequest& request) {
+  return impl_->call(&Stub::ListOffenders, request);
+}
 tl::expected<void, std::string> Client::events(const api::EventsRequest& request,
                                                const std::function<bool(const api::EventBatch&)>& take) {
   return impl_->stream(&Stub::WatchEvents, request, take);

@@ -49,6 +49,7 @@ class Client {
   Result<api::PlanReply> plan(const api::PlanRequest& request);
   Result<api::TalkerList> talkers(const api::TalkersRequest& request);
   Result<api::FlowList> flows(const api::FlowsRequest& request);
+  Result<api::OffenderList> offenders(const api::OffendersRequest& request);
   // Streams: `take` gets each message as it comes and says whether to go on. Where `take` ended it, or the server had no
   // more to tell, there is no error. No deadline.
   tl::expected<void, std::string> events(const api::EventsRequest& request,

@@ -90,4 +90,11 @@ int Session::flows() {
   return show([&] { return client_.flows(request); });
 }
 
+int Session::offenders() {
+  api::OffendersRequest request;
+  request.set_listener(options_.listener);
+  request.set_max_rows(static_cast<std::uint32_t>(options_.count));
+  return show([&] { return client_.offenders(request); });
+}
+
 }  // namespace lb::cli

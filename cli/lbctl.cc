@@ -210,6 +210,12 @@ void CommandLine::add_view_verbs() {
       ->type_name("SECONDS")
       ->check(silent(CLI::Range(0.1, 10.0)));
   add_watch(flows);
+  CLI::App& offenders =
+      verb("offenders", "Show the sources that are over a listener's rate limits, those with most packets refused first",
+           "lbctl offenders --listener web-80", [](Session& session) { return session.offenders(); });
+  offenders.add_option("--listener", options_.listener, "only of this one")->type_name("NAME");
+  offenders.add_option("-n", options_.count, "rows (default 20)")->type_name("COUNT");
+  add_watch(offenders);
   CLI::App& top = verb("top", "Show live rates of listeners, targets and workers, busiest first", "lbctl top --watch 2",
                        [](Session& session) { return session.top(); });
   top.add_option("-n", options_.count, "rows of each list (default 10)")->type_name("COUNT");

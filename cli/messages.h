@@ -24,6 +24,8 @@ class FreezeReply;
 class FreezeRequest;
 class HistoryReply;
 class ListenerList;
+class OffenderList;
+class OffendersRequest;
 class PacketBatch;
 class PlanReply;
 class PlanRequest;

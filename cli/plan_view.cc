@@ -139,4 +139,20 @@ std::string view(const api::FlowList& list, const ViewOptions& options) {
   return out;
 }
 
+std::string view(const api::OffenderList& list, const ViewOptions& options) {
+  Table table({{"LISTENER", false, true}, {"SOURCE"}, {"REFUSED", true}, {"FLOWS", true}, {"SEEN", true}, {"OVER"}});
+  for (const api::OffenderRow& row : list.offenders()) {
+    std::string over;
+    for (const std::string& limit : row.over()) over += (over.empty() ? "" : ", ") + limit;
+    if (options.wide && row.known()) over += " (known)";
+    table.add({row.listener(), row.source(), count(row.refused(), options), count(row.concurrent_flows(), options),
+               std::to_string(row.seen_ms_ago() / 1000) + "s ago", over});
+  }
+  std::string out = table.empty() ? "no source is over a limit\n"
+                                  : table.render(options.wide ? kUnlimited : kTableColumns, options.colours);
+  if (list.offenders_total() > static_cast<std::uint32_t>(list.offenders_size()))
+    out += std::to_string(list.offenders_total() - static_cast<std::uint32_t>(list.offenders_size())) + " more\n";
+  return out;
+}
+
 }  // namespace lb::cli

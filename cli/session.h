@@ -84,6 +84,7 @@ class Session {
   int events();
   int flows();
   int talkers();
+  int offenders();
   int top();
   int doctor();
   int get();

@@ -29,6 +29,7 @@ std::string view(const api::HistoryReply& reply, const ViewOptions& options);
 std::string view(const api::PlanReply& reply, const ViewOptions& options);
 std::string view(const api::TalkerList& list, const ViewOptions& options);
 std::string view(const api::FlowList& list, const ViewOptions& options);
+std::string view(const api::OffenderList& list, const ViewOptions& options);
 std::string view(const api::Event& event, const ViewOptions& options);  // a line; wrapped unless wide
 // One line per change: "+ vip web", "- listener old", "~ target blue 10.77.2.2:80  weight: 1 → 5"; the first 100 unless
 // wide.

@@ -10,6 +10,7 @@
 
 #include "cp/api/refusals.h"
 #include "cp/api/rows.h"
+#include "cp/explain/rates.h"
 #include "dp/lb/flow_census.h"
 #include "proto/api.pb.h"
 
@@ -134,6 +135,32 @@ Status list_flows(Operations& operations, const api::FlowsRequest& request, api:
   for (api::FlowRow& row : rows) *reply.add_flows() = std::move(row);
   reply.set_lines(census.lines);
   reply.set_lines_read(census.lines_read);
+  return Status::OK;
+}
+
+Status list_offenders(Operations& operations, const api::OffendersRequest& request, api::OffenderList& reply) {
+  constexpr std::uint32_t kUsualRows = 20;
+  const auto live = operations.live();
+  if (!request.listener().empty() &&
+      std::ranges::find(live->listeners, request.listener(), &LiveListener::name) == live->listeners.end())
+    return {grpc::StatusCode::NOT_FOUND, "no listener " + quoted(request.listener())};
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  const explain::Offenders found = explain::offenders(operations.explain_context(), request.listener(),
+                                                      static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count()));
+  const std::uint32_t most = request.max_rows() == 0 ? kUsualRows : request.max_rows();
+  for (const explain::Offender& offender : found.rows) {
+    if (static_cast<std::uint32_t>(reply.offenders_size()) == most) break;
+    api::OffenderRow& row = *reply.add_offenders();
+    row.set_listener(offender.listener);
+    row.set_source(offender.source);
+    row.set_refused(offender.refused);
+    row.set_concurrent_flows(offender.flows);
+    for (const std::string& limit : offender.over) row.add_over(limit);
+    row.set_seen_ms_ago(offender.idle_ns / 1'000'000);
+    row.set_known(offender.known);
+  }
+  reply.set_sources(static_cast<std::uint32_t>(found.sources));
+  reply.set_offenders_total(static_cast<std::uint32_t>(found.rows.size()));
   return Status::OK;
 }
 

@@ -12,6 +12,8 @@ class Status;
 namespace lb::api {
 class FlowList;
 class FlowsRequest;
+class OffenderList;
+class OffendersRequest;
 class PlanReply;
 class PlanRequest;
 }  // namespace lb::api
@@ -19,6 +21,7 @@ class PlanRequest;
 namespace lb::cp {
 
 grpc::Status list_flows(Operations& operations, const api::FlowsRequest& request, api::FlowList& reply);
+grpc::Status list_offenders(Operations& operations, const api::OffendersRequest& request, api::OffenderList& reply);
 grpc::Status plan_config(Operations& operations, const api::PlanRequest& request, api::PlanReply& reply);
 
 bool is_flow_state(const std::string& text);

@@ -188,6 +188,9 @@ class Service final : public api::LoadBalancer::Service {
   Status ListFlows(ServerContext* context, const api::FlowsRequest* request, api::FlowList* reply) override {
     return guarded(*context, *request, [&] { return list_flows(operations_, *request, *reply); });
   }
+  Status ListOffenders(ServerContext* context, const api::OffendersRequest* request, api::OffenderList* reply) override {
+    return guarded(*context, *request, [&] { return list_offenders(operations_, *request, *reply); });
+  }
   Status WatchEvents(ServerContext* context, const api::EventsRequest* request,
                      grpc::ServerWriter<api::EventBatch>* writer) override {
     return guarded(*context, *request, [&] {

@@ -76,6 +76,26 @@ void add_health_check(Fields& fields, const HealthCheck& check) {
   fields.emplace_back("health_check.through", check.through_tunnel ? "tunnel" : "direct");
 }
 
+void add_rate_set(Fields& fields, const std::string& path, const RateSet& set) {
+  const auto add = [&](const char* name, std::uint64_t value) {
+    fields.emplace_back(path + name, value == 0 ? "" : std::to_string(value));
+  };
+  add(".new_flows_per_second", set.new_flows_per_second);
+  add(".packets_per_second", set.packets_per_second);
+  add(".bytes_per_second", set.bytes_per_second);
+  add(".concurrent_flows", set.concurrent_flows);
+}
+
+void add_rates(Fields& fields, const RateLimits& limits) {
+  add_rate_set(fields, "rate_limits.per_source", limits.per_source);
+  add_rate_set(fields, "rate_limits.per_listener", limits.per_listener);
+  const bool mark = limits.action == RateAction::mark;
+  fields.emplace_back("rate_limits.action", mark ? "mark" : limits.action == RateAction::reset ? "reset" : "drop");
+  fields.emplace_back("rate_limits.dscp", mark ? number(limits.dscp) : "");
+  fields.emplace_back("rate_limits.prefix_length_v4", number(limits.prefix_v4));
+  fields.emplace_back("rate_limits.prefix_length_v6", number(limits.prefix_v6));
+}
+
 }  // namespace
 
 std::string format_shares(const std::vector<WeightedGroup>& groups) {
@@ -90,12 +110,14 @@ Fields fields_of(const Vip& vip) {
 
 Fields fields_of(const Listener& listener) {
   const bool gateway = listener.protocol == ListenerProtocol::geneve;
-  return {{"vip", listener.vip},
-          {"interface", listener.interface},
-          {"protocol", std::string(to_string(listener.protocol))},
-          {"port", gateway ? "" : format_port_range({listener.first_port, listener.last_port})},
-          {"target_groups", format_shares(listener.groups)},
-          {"security_group", listener.security_group}};
+  Fields fields{{"vip", listener.vip},
+                {"interface", listener.interface},
+                {"protocol", std::string(to_string(listener.protocol))},
+                {"port", gateway ? "" : format_port_range({listener.first_port, listener.last_port})},
+                {"target_groups", format_shares(listener.groups)},
+                {"security_group", listener.security_group}};
+  if (listener.rate_limits.limits()) add_rates(fields, listener.rate_limits);
+  return fields;
 }
 
 Fields fields_of(const TargetGroup& group) {

@@ -11,6 +11,7 @@
 
 #include "cp/config/validate_group.h"
 #include "cp/config/validate_quic.h"
+#include "cp/config/validate_rates.h"
 #include "cp/config/validate_security.h"
 #include "cp/config/values.h"
 #include "proto/config.pb.h"
@@ -37,6 +38,7 @@ class Validator {
     neighbours();
     hygiene();
     security_groups();
+    rates();
     return std::move(result_);
   }
 
@@ -387,6 +389,14 @@ class Validator {
       if (!names.contains(group))
         violation(element("listeners", i) + ".security_group", "there is no security group '" + group + "'");
       result_.listeners[static_cast<std::size_t>(i)].security_group = group;
+    }
+  }
+
+  void rates() {
+    for (int i = 0; i < file_.listeners_size(); ++i) {
+      if (!file_.listeners(i).has_rate_limits()) continue;
+      result_.listeners[static_cast<std::size_t>(i)].rate_limits =
+          validate_rates(file_.listeners(i), element("listeners", i) + ".rate_limits", judge_);
     }
   }
 

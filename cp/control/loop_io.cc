@@ -339,6 +339,9 @@ explain::Context Controller::Loop::explain_context() {
     context.translations = data_plane_->flows->translations();
     context.secret = data_plane_->flows->node_secret();
     context.owner = data_plane_->flows;
+    for (std::uint32_t worker = 0; worker < data_plane_->stats->workers().size(); ++worker)
+      context.rates.push_back(data_plane_->stats->rates(worker));
+    context.stats = data_plane_->stats;
   }
   return context;
 }

@@ -261,6 +261,35 @@ GroupRecord group_of(const Json& json) {
   return group;
 }
 
+Json to_json(const RateSet& set) {
+  return {set.new_flows_per_second, set.packets_per_second, set.bytes_per_second, set.concurrent_flows};
+}
+
+Json to_json(const RateLimits& limits) {
+  return {{"per_source", to_json(limits.per_source)},
+          {"per_listener", to_json(limits.per_listener)},
+          {"action", limits.action},
+          {"dscp", limits.dscp},
+          {"prefix_v4", limits.prefix_v4},
+          {"prefix_v6", limits.prefix_v6}};
+}
+
+void read(const Json& json, const char* name, RateSet& set) {
+  const auto at = json.find(name);
+  if (at == json.end()) return;
+  set = {at->at(0).get<std::uint64_t>(), at->at(1).get<std::uint64_t>(), at->at(2).get<std::uint64_t>(),
+         at->at(3).get<std::uint64_t>()};
+}
+
+void read(const Json& json, RateLimits& limits) {
+  read(json, "per_source", limits.per_source);
+  read(json, "per_listener", limits.per_listener);
+  read(json, "action", limits.action);
+  read(json, "dscp", limits.dscp);
+  read(json, "prefix_v4", limits.prefix_v4);
+  read(json, "prefix_v6", limits.prefix_v6);
+}
+
 Json to_json(const ListenerRecord& listener) {
   Json groups = Json::array();
   for (const WeightedGroup& share : listener.config.groups) groups.push_back({share.name, share.weight});
@@ -275,6 +304,7 @@ Json to_json(const ListenerRecord& listener) {
           {"groups", std::move(groups)},
           {"security_group", listener.config.security_group},
           {"interface", listener.config.interface},
+          {"rate_limits", to_json(listener.config.rate_limits)},
           {"former", std::move(former)},
           {"counter_index", listener.counter_index},
           {"draining", listener.draining},
@@ -293,6 +323,7 @@ ListenerRecord listener_of(const Json& json) {
   for (const Json& group : json.at("former")) listener.former.push_back({group.at(0), group.at(1)});
   read(json, "security_group", listener.config.security_group);
   read(json, "interface", listener.config.interface);
+  read(json.value("rate_limits", Json::object()), listener.config.rate_limits);
   read(json, "counter_index", listener.counter_index);
   read(json, "draining", listener.draining);
   read(json, "drain_ends", listener.drain_ends_unix_ms);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "cp/explain/rates.h"
 #include "cp/model/model.h"
 #include "cp/snapshot/security_table.h"
 #include "dp/abi/counters.h"
@@ -76,6 +77,7 @@ class Explainer {
     look_into_tables(now_ns);
     look_for_translation(now_ns);
     decision_ = explain_flow(snapshot_, key_, answer_.entry, &context_.secret, options_.tcp_flags, options_.connection_id);
+    ask_rates(now_ns);
     answer_.listener = some(decision_.listener);
     answer_.group = some(decision_.group);
     answer_.target = some(decision_.target);
@@ -347,6 +349,7 @@ class Explainer {
     } else {
       answer_.guard = (decision_.reason == abi::DropReason::security_group ? "deny: " : "allow: ") + security_text();
     }
+    if (!rates_.empty()) answer_.guard += "; " + rates_;
     step("guard", answer_.guard);
   }
 
@@ -379,6 +382,19 @@ class Explainer {
     if (!decision_.cid) return;
     answer_.connection_id = connection_id_text();
     step("connection ID", answer_.connection_id);
+  }
+
+  // A flow that would begin now may be over a limit.
+  void ask_rates(std::uint64_t now_ns) {
+    if (decision_.listener == abi::kNoIndex || !decision_.security_asked) return;
+    const RateFinding finding = rates_of(context_, decision_.listener, key_, now_ns);
+    rates_ = finding.text;
+    if (decision_.verdict != Verdict::tx || decision_.flow == FlowResult::hit || finding.reason == abi::DropReason::none)
+      return;
+    decision_.verdict = Verdict::drop;
+    decision_.reason = finding.reason;
+    decision_.flow = FlowResult::none;
+    decision_.target = abi::kNoIndex;
   }
 
   void write_flow_steps() {
@@ -530,6 +546,9 @@ class Explainer {
   }
 
   std::string rule_of_refusal() const {
+    const bool rate =
+        decision_.reason == abi::DropReason::source_rate_limit || decision_.reason == abi::DropReason::listener_rate_limit;
+    if (rate) return " (" + rates_ + ")";
     return decision_.reason == abi::DropReason::security_group ? " (" + security_text() + ")" : "";
   }
 
@@ -577,6 +596,7 @@ class Explainer {
   const WhyOptions& options_;
   std::vector<std::optional<FlowView>> views_;
   FlowDecision decision_;
+  std::string rates_;                            // what the meters say; empty: the listener has no limits
   std::optional<abi::Translation> translation_;  // fullnat: of the flow asked about
   std::uint32_t translated_by_ = 0;              // worker
   Answer answer_;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dp/abi/counters.h"
+#include "dp/abi/rates.h"
 #include "dp/lb/flow_table.h"
 #include "dp/lb/snapshot.h"
 #include "dp/net/flow_key.h"
@@ -25,8 +26,10 @@ struct Context {
   std::shared_ptr<const lb::Snapshot> snapshot;                 // nullptr: nothing accepted yet
   std::vector<std::span<const abi::FlowLine>> worker_tables;    // empty while lb-dp is away
   std::vector<std::span<const abi::Translation>> translations;  // fullnat, by worker; empty as worker_tables
+  std::vector<abi::RateView> rates;                             // meters, by worker; empty as worker_tables
   NodeSecret secret{};
-  std::shared_ptr<const void> owner;  // keeps the tables mapped
+  std::shared_ptr<const void> owner;  // keeps the tables mapped, and …
+  std::shared_ptr<const void> stats;  // … the meters
 };
 
 // A target that has slots of the group a new flow would come to.

@@ -42,6 +42,31 @@ struct WeightedGroup {
   bool operator==(const WeightedGroup&) const = default;
 };
 
+// Of a listener, or of each of its sources. 0: no limit.
+struct RateSet {
+  std::uint64_t new_flows_per_second = 0;
+  std::uint64_t packets_per_second = 0;
+  std::uint64_t bytes_per_second = 0;  // of Ethernet frames without FCS
+  std::uint64_t concurrent_flows = 0;
+  [[nodiscard]] bool limits() const {
+    return (new_flows_per_second | packets_per_second | bytes_per_second | concurrent_flows) != 0;
+  }
+  bool operator==(const RateSet&) const = default;
+};
+
+enum class RateAction : std::uint8_t { drop, reset, mark };
+
+struct RateLimits {
+  RateSet per_source;
+  RateSet per_listener;
+  RateAction action = RateAction::drop;
+  std::uint8_t dscp = 0;        // of mark
+  std::uint8_t prefix_v4 = 32;  // what a source is
+  std::uint8_t prefix_v6 = 64;
+  [[nodiscard]] bool limits() const { return per_source.limits() || per_listener.limits(); }
+  bool operator==(const RateLimits&) const = default;
+};
+
 struct Listener {
   std::string name;
   std::string vip;
@@ -51,6 +76,7 @@ struct Listener {
   std::vector<WeightedGroup> groups;
   std::string security_group;  // empty: none
   std::string interface;       // geneve: a port of lb-dp, in place of a VIP
+  RateLimits rate_limits;
   bool operator==(const Listener&) const = default;
 };
 

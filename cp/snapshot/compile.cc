@@ -9,6 +9,7 @@
 
 #include "cp/snapshot/maglev.h"
 #include "cp/snapshot/quic_tables.h"
+#include "cp/snapshot/rates.h"
 #include "cp/snapshot/security_store.h"
 #include "cp/snapshot/segment_bytes.h"
 #include "cp/snapshot/table_store.h"
@@ -77,11 +78,13 @@ class Assembly {
     root.quic_configs = bytes.add(std::span<const abi::QuicConfig>(quic_.configs()));
     root.quic_servers = bytes.add(std::span<const abi::QuicServer>(quic_.servers()));
     std::copy(routes.prefix_lengths.begin(), routes.prefix_lengths.end(), root.route_prefix_lengths);
+    root.rate_limits = bytes.add(std::span<const abi::RateLimits>(rate_limits_));
     root.names = bytes.add(std::span<const char>(names_));
     std::copy(cells.prefix_lengths.begin(), cells.prefix_lengths.end(), root.vip_prefix_lengths);
     root.tunnel_source_v4 = tunnel_source(input_.tunnel_source_v4);
     root.tunnel_source_v6 = tunnel_source(input_.tunnel_source_v6);
     root.hygiene = hygiene(input_.hygiene);
+    if (std::ranges::any_of(rate_limits_, abi::limits_packets)) root.hygiene |= abi::kHygieneRates;
     if (security != nullptr) {
       root.security_segment = static_cast<std::uint32_t>(segments.size() - 1);
       root.security_epoch = security_epoch(segments.back().checksum);
@@ -341,9 +344,15 @@ class Assembly {
       const auto group = std::ranges::find(input_.security_groups, config.security_group, &SecurityGroup::name);
       if (group != input_.security_groups.end()) {
         listener.security_group = static_cast<std::uint32_t>(group - input_.security_groups.begin());
+        listener.guards |= abi::kGuardSecurity;
       } else if (!input.draining) {  // a removed listener may outlive its security group
         return refuse_listener("there is no security group " + config.security_group);
       }
+    }
+    if (config.rate_limits.limits()) {
+      listener.rate_limits = static_cast<std::uint32_t>(rate_limits_.size());
+      listener.guards |= abi::kGuardRates;
+      rate_limits_.push_back(compile_rates(config.rate_limits));
     }
     for (std::size_t i = 0; i < config.groups.size(); ++i) {
       const auto group = group_index_.find(config.groups[i].name);
@@ -369,6 +378,7 @@ class Assembly {
   std::vector<abi::IpAddress> snat_addresses_;
   QuicTables quic_;
   std::vector<abi::Gateway> gateways_;  // of geneve groups, in their order
+  std::vector<abi::RateLimits> rate_limits_;
   std::vector<abi::Port> ports_;
   std::vector<char> names_;
 };

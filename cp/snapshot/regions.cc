@@ -63,7 +63,10 @@ tl::expected<std::shared_ptr<const StatsRegion>, std::string> StatsRegion::map(i
       !inside(header.target_flows_offset, workers * header.target_capacity, sizeof(std::uint32_t), sizeof header,
               header.size_bytes) ||
       !inside(header.target_troubles_offset, workers * header.target_capacity, sizeof(std::uint32_t), sizeof header,
-              header.size_bytes)) {
+              header.size_bytes) ||
+      !inside(header.rates_offset, workers, abi::rate_table_bytes(header.listener_capacity), sizeof header,
+              header.size_bytes) ||
+      header.rates_offset % sizeof(abi::RateMeter) != 0) {
     return refuse("stats region", "a table leaves it");
   }
   const std::byte* base = bytes->data();
@@ -75,6 +78,14 @@ tl::expected<std::shared_ptr<const StatsRegion>, std::string> StatsRegion::map(i
   region->target_troubles_ = {reinterpret_cast<const std::uint32_t*>(base + header.target_troubles_offset),
                               workers * header.target_capacity};
   return region;
+}
+
+abi::RateView StatsRegion::rates(std::uint32_t worker) const {
+  const std::size_t bytes = abi::rate_table_bytes(header_.listener_capacity);
+  const std::byte* const at = bytes_.data() + header_.rates_offset + bytes * worker;
+  return {{reinterpret_cast<const abi::RateLine*>(at), abi::kRateLines},
+          {reinterpret_cast<const abi::RateMeter*>(at + abi::kRateMetersAt), abi::kRateMeters},
+          {reinterpret_cast<const abi::RateMeter*>(at + abi::kRateListenersAt), header_.listener_capacity}};
 }
 
 StatsRegion::~StatsRegion() {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "dp/abi/counters.h"
+#include "dp/abi/rates.h"
 #include "dp/abi/region.h"
 
 namespace lb::cp {
@@ -37,6 +38,8 @@ class StatsRegion {
   [[nodiscard]] std::span<const std::uint32_t> target_flows(std::uint32_t worker) const {
     return target_flows_.subspan(std::size_t{worker} * header_.target_capacity, header_.target_capacity);
   }
+  // Its meters of sources and listeners; as they are being written.
+  [[nodiscard]] abi::RateView rates(std::uint32_t worker) const;
   // What that worker saw of targets that refuse or do not answer, by target id; wraps.
   [[nodiscard]] std::span<const std::uint32_t> target_troubles(std::uint32_t worker) const {
     return target_troubles_.subspan(std::size_t{worker} * header_.target_capacity, header_.target_capacity);

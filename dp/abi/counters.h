@@ -43,6 +43,7 @@ namespace lb::abi {
   X(per_packet, "packets", "datagrams of per_packet target groups, each given a target by itself")            \
   X(quic_routed, "packets", "datagrams sent where their QUIC connection ID says")                             \
   X(quic_unroutable, "packets", "datagrams of QUIC listeners whose connection ID names no target in use")     \
+  X(rate_marked, "packets", "packets over a rate limit, sent on with the DSCP that the listener says")        \
   X(mss_clamped, "packets", "SYNs whose announced segment size was lowered to what fits")                     \
   X(flow_moved_lines, "entries", "entries moved to their other line to make room")                            \
   X(flow_adopted, "flows", "flows taken over from another worker's table")                                    \
@@ -68,6 +69,8 @@ namespace lb::abi {
   X(bad_tcp_flags, "TCP flags no client sends: SYN with FIN or RST, none, Xmas")                          \
   X(tiny_fragment, "fragment so small that it hides ports or TCP flags")                                  \
   X(security_group, "denied by the security group of the listener")                                       \
+  X(source_rate_limit, "over what the listener takes from each source")                                   \
+  X(listener_rate_limit, "over what the listener takes in all")                                           \
   X(bad_l4_checksum, "TCP or UDP checksum is wrong")                                                      \
   X(no_listener, "destination is a VIP, but no listener takes this protocol and port")                    \
   X(listener_draining, "listener was removed; only its tracked flows are served")                         \
@@ -171,7 +174,7 @@ struct alignas(kCacheLineBytes) WorkerStats {
 
 // The stats region: a memfd made by lb-dp, handed read-only to lb-cp.
 //   header | WorkerStats[workers] | ListenerStats[workers][listener_capacity] | u32 target_flows[workers][target_capacity]
-//          | u32 target_troubles[workers][target_capacity]
+//          | u32 target_troubles[workers][target_capacity] | rates of each worker (dp/abi/rates.h)
 // target_flows counts the entries that name each target: what drain waits for, and what tells that an id may be reused.
 // target_troubles counts, where replies come through lb, connections that the target reset and SYNs that had to be sent
 // again; it wraps. What lb-cp makes of it: it probes sooner.
@@ -188,7 +191,9 @@ struct alignas(kCacheLineBytes) StatsRegionHeader {
   std::uint64_t target_flows_offset = 0;
   std::uint64_t tsc_hz = 0;
   std::uint64_t target_troubles_offset = 0;
-  std::uint64_t reserved[5] = {};
+  std::uint64_t reserved[2] = {};
+  std::uint64_t rates_offset = 0;
+  std::uint64_t reserved2[2] = {};
 };
 inline constexpr std::uint64_t kStatsMagic = 0x31307473626c0000;
 

@@ -8,6 +8,7 @@
 
 #include "dp/abi/control.h"
 #include "dp/abi/counters.h"
+#include "dp/abi/rates.h"
 #include "dp/abi/region.h"
 #include "dp/abi/security.h"
 #include "dp/abi/snapshot.h"
@@ -47,7 +48,7 @@ constexpr std::uint64_t snapshot_fingerprint() {
               offsetof(Root, return_table), offsetof(Root, return_listeners), offsetof(Root, snat_addresses),
               offsetof(Root, route_table), offsetof(Root, route_next_hops), offsetof(Root, gateways),
               offsetof(Root, route_prefix_lengths), offsetof(Root, quic_maps), offsetof(Root, quic_configs),
-              offsetof(Root, quic_servers));
+              offsetof(Root, quic_servers), offsetof(Root, rate_limits));
   h = size_align<SegmentEntry>(h);
   h = mix_all(h, offsetof(SegmentEntry, size_bytes), offsetof(SegmentEntry, checksum));
   h = size_align<Vip>(h);
@@ -64,6 +65,11 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = mix_all(h, sizeof(QuicMap), sizeof(QuicConfig), offsetof(QuicConfig, first_server), offsetof(QuicConfig, server_count),
               offsetof(QuicConfig, config_id), offsetof(QuicConfig, server_id_bytes), offsetof(QuicConfig, nonce_bytes),
               offsetof(QuicConfig, keyed), offsetof(QuicConfig, key), sizeof(QuicServer), offsetof(QuicServer, target));
+  h = mix_all(h, offsetof(Listener, security_group), offsetof(Listener, guards), offsetof(Listener, rate_limits));
+  h = size_align<RateLimits>(h);
+  h = mix_all(h, offsetof(RateLimits, source), offsetof(RateLimits, action), offsetof(RateLimits, dscp),
+              offsetof(RateLimits, prefix_v4), offsetof(RateLimits, prefix_v6), kRateActionCount);
+  h = mix_all(h, sizeof(RateSet), offsetof(RateSet, hold), offsetof(RateSet, flows), kRateKinds, kRateCostShift);
   h = size_align<SecurityRoot>(h);
   h = mix_all(h, offsetof(SecurityRoot, groups), offsetof(SecurityRoot, nodes), offsetof(SecurityRoot, leaves),
               offsetof(SecurityRoot, rules), offsetof(SecurityRoot, names));
@@ -117,7 +123,12 @@ constexpr std::uint64_t region_fingerprint() {
   h = size_align<WorkerStats>(h);
   h = mix_all(h, offsetof(WorkerStats, counters), offsetof(StatsRegionHeader, workers_offset),
               offsetof(StatsRegionHeader, listeners_offset), offsetof(StatsRegionHeader, target_flows_offset),
-              offsetof(StatsRegionHeader, target_troubles_offset));
+              offsetof(StatsRegionHeader, target_troubles_offset), offsetof(StatsRegionHeader, rates_offset));
+  h = size_align<RateLine>(h);
+  h = size_align<RateMeter>(h);
+  h = mix_all(h, offsetof(RateMeter, full_at), offsetof(RateMeter, share), offsetof(RateMeter, used),
+              offsetof(RateMeter, used_then), offsetof(RateMeter, flows), offsetof(RateMeter, since),
+              offsetof(RateMeter, prefix_length), kRateLines, kRateTickShift);
   return mix_all(h, kCounterCount, kRegionVersion);
 }
 

@@ -151,7 +151,9 @@ struct alignas(kCacheLineBytes) Listener {
   Name name;
   std::uint32_t security_group = kNoIndex;           // into the security segment's groups (dp/abi/security.h)
   ListenerGroup groups[kMaxGroupsPerListener] = {};  // the first four share the first cache line
-  std::uint32_t reserved2[7] = {};
+  std::uint32_t guards = 0;                          // GuardFlags (dp/abi/rates.h)
+  std::uint32_t rate_limits = kNoIndex;              // into rate_limits
+  std::uint32_t reserved2[5] = {};
   std::uint32_t quic = kNoIndex;  // into quic_maps, if it has_quic
 };
 static_assert(sizeof(Listener) == 128);
@@ -264,9 +266,11 @@ enum Hygiene : std::uint32_t {
   kHygieneSourceRoute = 1 << 3,
   kHygieneTinyFragments = 1 << 4,
   kHygieneL4Checksums = 1 << 5,  // reads every byte of every packet
+  kHygieneRates = 1 << 6,        // some listener limits packets or bytes (dp/abi/rates.h)
 };
-inline constexpr std::uint32_t kHygieneAll = (1 << 6) - 1;
-inline constexpr std::uint32_t kHygieneDefault = kHygieneAll & ~static_cast<std::uint32_t>(kHygieneL4Checksums);
+inline constexpr std::uint32_t kHygieneAll = (1 << 7) - 1;
+inline constexpr std::uint32_t kHygieneEveryPacket = kHygieneL4Checksums | kHygieneRates;  // what is asked of every packet
+inline constexpr std::uint32_t kHygieneDefault = kHygieneAll & ~kHygieneEveryPacket;
 
 struct Root {
   SegmentHeader header;
@@ -303,6 +307,7 @@ struct Root {
   Table quic_maps;                             // QuicMap
   Table quic_configs;                          // QuicConfig
   Table quic_servers;                          // QuicServer; each config's in a row, sorted by server ID
+  Table rate_limits;                           // RateLimits (dp/abi/rates.h)
 };
 static_assert(std::is_trivially_copyable_v<Root> && std::is_standard_layout_v<Root>);
 

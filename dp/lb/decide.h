@@ -170,8 +170,7 @@ LB_INLINE Pick pick_slot(const Snapshot& snapshot, const abi::Listener& listener
 
 // pick_slot() in the plain case: every part goes by the 5-tuple, whose slot hash `h` is. False: pick_slot() knows.
 LB_INLINE bool pick_slot_plain(const Snapshot& snapshot, const abi::Listener& listener, const Hash128& h, Pick& picked) {
-  if ((listener.draining | listener.has_quic) != 0 || listener.total_weight == 0 || listener.security_group != abi::kNoIndex)
-    return false;
+  if ((listener.draining | listener.has_quic) != 0 || listener.total_weight == 0 || listener.guards != 0) return false;
   const std::uint32_t index = listener.group_count == 1 ? listener.groups[0].group : pick_group(listener, h.high);
   const abi::TargetGroup& group = snapshot.groups()[index];
   const bool sticky = group.stickiness != abi::Stickiness::five_tuple ||

@@ -1,6 +1,7 @@
 #include "dp/lb/guard_hygiene.h"
 
 #include "dp/lb/fragments.h"
+#include "dp/lb/guard_rates.h"
 #include "dp/lb/snapshot.h"
 #include "dp/lb/work.h"
 #include "dp/net/checksum.h"
@@ -102,6 +103,8 @@ DropReason unusual_fault(const Snapshot& snapshot, const net::ParsedPacket& pack
   return fragment && is_tiny(packet, offset_units, more) ? DropReason::tiny_fragment : DropReason::none;
 }
 
+namespace {
+
 void keep_intact(Work& work) {
   for (std::uint32_t i = 0; i < work.burst->count; ++i) {
     if (work.run[i] == kNoRun || is_first_fragment(work, i) || l4_is_intact(packet_of(work, i), work.burst->data[i])) {
@@ -111,6 +114,13 @@ void keep_intact(Work& work) {
     work.burst->group[i] = abi::kNoIndex;
     drop(work, i, DropReason::bad_l4_checksum);
   }
+}
+
+}  // namespace
+
+void guard_every_packet(Work& work) {
+  if (checks(*work.snapshot, abi::kHygieneL4Checksums)) keep_intact(work);
+  if (checks(*work.snapshot, abi::kHygieneRates)) keep_rates(work);
 }
 
 }  // namespace lb

@@ -4,7 +4,7 @@
 //   not plain      source or IPv4 options look odd ──▶ header_fault()    bad_source, land, source_route
 //   cold flow path TCP flags cannot be             ──▶ flags_fault()     bad_tcp_flags
 //   not TCP/UDP    fragment, routing header        ──▶ unusual_fault()   tiny_fragment, source_route
-//   whole burst, if switched on                    ──▶ keep_intact()     bad_l4_checksum
+//   whole burst, if switched on                    ──▶ guard_every_packet() bad_l4_checksum
 //
 // What is inlined here is one test that an ordinary packet passes; everything else is out of line. A live flow's packet with
 // ACK and without SYN, FIN or RST cannot have bad flags, so that the common hit asks nothing.
@@ -74,7 +74,8 @@ abi::DropReason flags_fault(const Snapshot& snapshot, const net::ParsedPacket& p
 // flags from whoever reads the first fragment alone), source_route (an IPv6 routing header with segments left), or none.
 abi::DropReason unusual_fault(const Snapshot& snapshot, const net::ParsedPacket& packet, const std::uint8_t* frame);
 
-// After stage vip: drops the packets whose TCP or UDP checksum is wrong. Reads every byte of every packet.
-void keep_intact(Work& work);
+// After stage vip, where every packet has to be asked: drops those whose TCP or UDP checksum is wrong, which reads every
+// byte of every packet, then those over a limit of packets or bytes (guard_rates.h).
+void guard_every_packet(Work& work);
 
 }  // namespace lb

@@ -240,8 +240,8 @@ LB_INLINE bool find_the_listener(Work& work) {
 
 void stage_vip(Work& work) {
   if (!find_the_listener(work)) find_listeners(work);
-  if ((work.snapshot->root().hygiene & abi::kHygieneL4Checksums) != 0) [[unlikely]]
-    keep_intact(work);
+  if ((work.snapshot->root().hygiene & abi::kHygieneEveryPacket) != 0) [[unlikely]]
+    guard_every_packet(work);
 }
 
 // ---- pick: group and slot of packets without an entry

@@ -5,8 +5,11 @@
 #include "dp/lb/dispatch.h"
 #include "dp/lb/fragments.h"
 #include "dp/lb/fullnat.h"
+#include "dp/lb/guard_rates.h"
 #include "dp/lb/nat.h"
 #include "dp/lb/rare.h"
+#include "dp/lb/rate_flows.h"
+#include "dp/lb/rate_memory.h"
 #include "dp/lb/sweep_ops.h"
 #include "dp/lb/translations.h"
 #include "dp/lb/work.h"
@@ -47,7 +50,14 @@ std::uint32_t slots_to_look_at(Work& work, std::uint32_t lines) {
 Pipeline::Pipeline(const PipelineOptions& options) : Pipeline(options, kernel_or_best()) {}
 
 Pipeline::Pipeline(const PipelineOptions& options, const Kernel& kernel)
-    : kernel_(&kernel), work_(std::make_unique<Work>(options)) {
+    : kernel_(&kernel),
+      rate_memory_(std::make_unique<RateMemory>(options.rates.empty() ? abi::kMaxListeners : 0)),
+      rates_(std::make_unique<RateBook>(options.rates.empty() ? rate_memory_->tables() : options.rates,
+                                        options.rates.empty() ? 0 : options.worker)),
+      rate_flows_(std::make_unique<RateFlows>(rate_memory_->flows())),
+      work_(std::make_unique<Work>(options)) {
+  work_->rates = rates_.get();
+  work_->rate_flows = rate_flows_.get();
   work_->hash_of = kernel.hash;
   options.stats->flow_capacity = options.flows->capacity();
   work_->hash_one = kernel.hash;
@@ -85,6 +95,7 @@ void Pipeline::age(const Snapshot& snapshot, std::uint32_t lines, std::uint64_t 
   work_->tick = now_ns / kTickNs & kTickMask;
   take_news(*work_);
   tend_translations(*work_, slots_to_look_at(*work_, lines));
+  tend_rates(*work_, lines);
   kernel_->sweep(*work_, lines);
 }
 

@@ -58,7 +58,11 @@ struct Burst {
   std::array<FlowResult, kBurst> flow{};
 };
 
+class RateBook;
+class RateFlows;
+class RateMemory;
 class SnatBook;
+struct RateTable;
 
 // A buffer for a packet that lb makes beside the answer (the reset to the target). Rare path only.
 class ExtraPackets {
@@ -85,6 +89,7 @@ struct PipelineOptions {
   std::span<FragmentNotes> notes{};        // of all workers, as tables; empty: this one is alone and keeps its own
   HeldObserver* held_observer = nullptr;   // for replay: which held packets ended how
   std::span<FlowTable* const> peers{};     // every worker's table, by worker; empty: there are no others
+  std::span<const RateTable> rates{};      // of all workers, as tables; empty: this one is alone and keeps its own
   SnatBook* snat = nullptr;                // translations of all workers; nullptr: flows of mode fullnat are refused
   bool punt_enabled = true;                // false: what would be punted is dropped as not_ip or punt_failed
   std::uint32_t resets_per_second = 1000;  // limit of originated resets
@@ -125,6 +130,9 @@ class Pipeline {
 
  private:
   const Kernel* kernel_;
+  std::unique_ptr<RateMemory> rate_memory_;
+  std::unique_ptr<RateBook> rates_;
+  std::unique_ptr<RateFlows> rate_flows_;
   std::unique_ptr<Work> work_;
 };
 

@@ -12,6 +12,7 @@
 #include "dp/lb/fragments.h"
 #include "dp/lb/fullnat.h"
 #include "dp/lb/guard_hygiene.h"
+#include "dp/lb/guard_rates.h"
 #include "dp/lb/guard_security.h"
 #include "dp/lb/mss.h"
 #include "dp/lb/nat.h"
@@ -246,8 +247,8 @@ LB_INLINE bool has_quic(const Work& work, std::uint32_t i) {
   }
   if (has_odd_flags(work.tcp_flags[i]) && drop_bad_flags(work, i)) [[unlikely]]
     return;
-  const bool guarded = work.snapshot->listeners()[work.burst->listener[i]].security_group != abi::kNoIndex;
-  if (guarded && refuse_by_security(work, i)) return;
+  const bool guarded = work.snapshot->listeners()[work.burst->listener[i]].guards != 0;
+  if (guarded && refuse_new_flow(work, i)) return;
   const net::ParsedPacket& packet = packet_of(work, i);
   const bool udp = packet.protocol != kTcp;  // or, for a gateway listener, another protocol without connections
   // The other direction of a gateway listener's flow may come on another queue.
@@ -261,6 +262,7 @@ LB_INLINE bool has_quic(const Work& work, std::uint32_t i) {
   if (under_way && work.options.tables.size() > 1 && adopt(work, i, find_elsewhere(work, work.hash[i]))) return;
   send_by_hash(work, i, {}, has_pick ? work.picked[i] : pick_again(work, i),
                {Fate::renew, first_state(udp, packet.tcp_flags)});
+  if (guarded) note_new_flow(work, i);
 }
 
 }  // namespace

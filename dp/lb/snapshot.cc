@@ -10,6 +10,7 @@
 #include "dp/base/segment_checksum.h"
 #include "dp/lb/snapshot_checks.h"
 #include "dp/lb/snapshot_quic.h"
+#include "dp/lb/snapshot_guards.h"
 #include "dp/lb/snapshot_security.h"
 
 namespace lb {
@@ -120,6 +121,7 @@ class SnapshotVerifier {
         .and_then([&] { return take(out_->route_table_, root_->route_table, 1U << 24, "route_table"); })
         .and_then([&] { return take(out_->route_next_hops_, root_->route_next_hops, 1U << 24, "route_next_hops"); })
         .and_then([&] { return take(out_->gateways_, root_->gateways, abi::kMaxGroups, "gateways"); })
+        .and_then([&] { return take(out_->rate_limits_, root_->rate_limits, abi::kMaxRateLimits, "rate_limits"); })
         .and_then([&] { return take(names_, root_->names, 0xffffffff, "names"); })
         .and_then([&] { return take(segments_, root_->segments, abi::kMaxSegments, "segments"); })
         .and_then([&]() -> Check {
@@ -549,23 +551,12 @@ class SnapshotVerifier {
   }
 
   Check security_groups() {
-    if (root_->security_segment == abi::kNoIndex) {
-      for (std::size_t i = 0; i < out_->listeners_.size(); ++i) {
-        if (out_->listeners_[i].security_group != abi::kNoIndex)
-          return refuse(kBounds, "listeners[%zu]: security group %u of none", i, out_->listeners_[i].security_group);
-      }
-      return {};
-    }
+    if (root_->security_segment == abi::kNoIndex) return check_guards(out_->listeners_, 0, out_->rate_limits_);
     if (security_ == nullptr) return refuse(kBounds, "security_segment %u", root_->security_segment);
     auto view = verify_security(*security_);
     if (!view) return tl::unexpected(view.error());
     out_->security_ = *view;
-    for (std::size_t i = 0; i < out_->listeners_.size(); ++i) {
-      const std::uint32_t group = out_->listeners_[i].security_group;
-      if (group != abi::kNoIndex && group >= view->groups.size())
-        return refuse(kBounds, "listeners[%zu]: security group %u of %zu", i, group, view->groups.size());
-    }
-    return {};
+    return check_guards(out_->listeners_, view->groups.size(), out_->rate_limits_);
   }
 
   std::span<const std::byte> bytes_;

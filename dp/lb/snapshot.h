@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "dp/abi/control.h"
+#include "dp/abi/rates.h"
 #include "dp/abi/security.h"
 #include "dp/abi/snapshot.h"
 #include "dp/lb/flow_hash.h"
@@ -94,6 +95,7 @@ class Snapshot {
   [[nodiscard]] const std::uint16_t* slots(std::uint32_t group) const { return slots_[group]; }
   [[nodiscard]] const SecurityView& security() const { return security_; }
   [[nodiscard]] const QuicView& quic() const { return quic_; }
+  [[nodiscard]] std::span<const abi::RateLimits> rate_limits() const { return rate_limits_; }
   // Whether some live target is to lose its tracked flows (TrackedFlows other than keep): the sweep then looks at all.
   [[nodiscard]] bool forgets_flows() const { return forgets_flows_; }
   // Keys of the hash that picks group and slot, from the fleet seed.
@@ -124,6 +126,7 @@ class Snapshot {
   std::vector<const std::uint16_t*> slots_;
   SecurityView security_;
   QuicView quic_;
+  std::span<const abi::RateLimits> rate_limits_;
   HashKeys slot_keys_;
   bool forgets_flows_ = false;
   std::vector<std::shared_ptr<const void>> owners_;

@@ -18,6 +18,9 @@
 
 namespace lb {
 
+class RateBook;
+class RateFlows;
+
 // At most `per_second` a second on average, and a tenth of that at once. Time is the burst's.
 class RateLimit {
  public:
@@ -82,6 +85,8 @@ struct alignas(abi::kCacheLineBytes) Work {
   RateLimit errors;
   RateLimit echoes;
   Hash128 (*hash_of)(const HashKeys& keys, const net::FlowKey& key) = nullptr;  // of the build that runs
+  RateBook* rates = nullptr;                                                    // both the Pipeline's
+  RateFlows* rate_flows = nullptr;
 
   // This burst.
   const Snapshot* snapshot = nullptr;

@@ -11,12 +11,18 @@
 
 #include "dp/abi/fingerprint.h"
 #include "dp/abi/region.h"
+#include "dp/lb/rate_memory.h"
 
 namespace lb::worker {
 namespace {
 
 constexpr std::uint64_t line_aligned(std::uint64_t n) {
   return (n + abi::kCacheLineBytes - 1) / abi::kCacheLineBytes * abi::kCacheLineBytes;
+}
+
+constexpr std::uint64_t whole_pages(std::uint64_t n) {
+  constexpr std::uint64_t kPageBytes = 4096;
+  return (n + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
 }  // namespace
@@ -43,15 +49,18 @@ tl::expected<std::unique_ptr<StatsRegion>, std::string> StatsRegion::create(std:
       header.listeners_offset + sizeof(abi::ListenerStats) * listener_capacity * std::uint64_t{workers};
   const std::uint64_t by_target_bytes = sizeof(std::uint32_t) * target_capacity * std::uint64_t{workers};
   header.target_troubles_offset = header.target_flows_offset + by_target_bytes;
-  header.size_bytes = header.target_troubles_offset + by_target_bytes;
+  header.rates_offset = whole_pages(header.target_troubles_offset + by_target_bytes);
+  header.size_bytes = header.rates_offset + abi::rate_table_bytes(listener_capacity) * workers;
 
   const auto failed = [](const char* what) {
     return tl::unexpected(fmt::format("stats region: {}: {}", what, std::strerror(errno)));
   };
   const io::Fd fd(::memfd_create("lb-stats", MFD_CLOEXEC));
   if (!fd || ::ftruncate(fd.get(), static_cast<off_t>(header.size_bytes)) != 0) return failed("memfd");
-  void* const address = ::mmap(nullptr, header.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd.get(), 0);
+  void* const address = ::mmap(nullptr, header.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (address == MAP_FAILED) return failed("mmap");
+  // What every packet writes is there from the start; pages of rates come with the first listener that has limits.
+  ::madvise(address, header.rates_offset, MADV_POPULATE_WRITE);
   std::unique_ptr<StatsRegion> region(new StatsRegion);
   region->header_ = new (address) abi::StatsRegionHeader(header);
   region->read_only_ = io::Fd(::open(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), O_RDONLY | O_CLOEXEC));
@@ -79,6 +88,11 @@ std::span<std::uint32_t> StatsRegion::by_target(std::uint64_t offset, std::uint3
 
 std::span<std::uint32_t> StatsRegion::target_flows(std::uint32_t worker) const {
   return by_target(header_->target_flows_offset, worker);
+}
+
+RateTable StatsRegion::rates(std::uint32_t worker) const {
+  const std::uint32_t listeners = header_->listener_capacity;
+  return rate_table_at(at(header_->rates_offset) + abi::rate_table_bytes(listeners) * worker, listeners);
 }
 
 std::span<std::uint32_t> StatsRegion::target_troubles(std::uint32_t worker) const {

@@ -9,6 +9,7 @@
 
 #include "dp/abi/counters.h"
 #include "dp/io/fd.h"
+#include "dp/lb/rate_book.h"
 
 namespace lb::worker {
 
@@ -26,6 +27,7 @@ class StatsRegion {
   [[nodiscard]] std::span<abi::ListenerStats> listeners(std::uint32_t worker) const;
   [[nodiscard]] std::span<std::uint32_t> target_flows(std::uint32_t worker) const;
   [[nodiscard]] std::span<std::uint32_t> target_troubles(std::uint32_t worker) const;
+  [[nodiscard]] RateTable rates(std::uint32_t worker) const;
 
   [[nodiscard]] int read_only_fd() const { return read_only_.get(); }
 

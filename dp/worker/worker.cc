@@ -43,6 +43,7 @@ Worker::Worker(std::uint32_t index, const io::DpConfig& config, const io::Ports&
   store(shared_.lcore, config.workers[index].cpu);
   for (std::uint32_t other = 0; other < config.workers.size(); ++other)
     all_target_flows_.push_back(stats.target_flows(other).data());
+  for (std::uint32_t other = 0; other < config.workers.size(); ++other) rates_.push_back(stats.rates(other));
 }
 
 void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> notes, SnatBook& snat) {
@@ -58,6 +59,7 @@ void Worker::attach_flows(const FlowRegion& region, std::span<FragmentNotes> not
                                     .tables = tables_,
                                     .worker = index_,
                                     .notes = notes,
+                                    .rates = rates_,
                                     .snat = &snat,
                                     .punt_enabled = true});
   sweep_lines_ = static_cast<std::uint32_t>(lines.size() / kSweepMs + 1);

@@ -19,6 +19,7 @@
 #include "dp/io/rx_tx.h"
 #include "dp/lb/pipeline.h"
 #include "dp/lb/tracer.h"
+#include "dp/lb/rate_book.h"
 #include "dp/worker/flow_region.h"
 #include "dp/worker/generation_switch.h"
 #include "dp/worker/stats_region.h"
@@ -72,6 +73,7 @@ class Worker {
   abi::WorkerStats counted_{};                          // what this worker counts on; copied to shared_ after each burst
   io::RxTx rx_tx_;
   std::vector<std::span<const abi::FlowLine>> tables_;  // of all workers
+  std::vector<RateTable> rates_;                        // of all workers
   std::optional<FlowTable> flows_;
   std::optional<Pipeline> pipeline_;
   Tracer tracer_;

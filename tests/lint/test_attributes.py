@@ -42,11 +42,12 @@ def written():
     of = rows()
     table = {row[0].strip("`"): row[1] for row in of["Target groups"]}
     table |= {"attributes." + row[0].strip("`"): row[1] for row in of["Attributes"]}
+    table |= {"rate_limits." + row[0].strip("`"): row[1] for row in of["Rate limits"]}
     return table | {"health_check." + row[0].strip("`"): row[1] for row in of["Health checks"]}
 
 
 def test_every_field_has_its_row_and_every_row_its_field():
-    fields = {path for path, _ in leaves("TargetGroup")} | {path for path, _ in leaves("Listener") if path.startswith("target_groups[]")}
+    fields = {path for path, _ in leaves("TargetGroup")} | {path for path, _ in leaves("Listener") if path.startswith(("target_groups[]", "rate_limits."))}
     assert fields == set(written())
 
 

@@ -9,7 +9,7 @@ import subprocess
 import tree
 
 # Objects whose every function may run for a packet. The rest of dp/lb and dp/net runs when a snapshot or a table is opened.
-COLD_SOURCES = re.compile(r"snapshot(_security|_quic)?\.cc|_reattach|_rehome|_census|dispatch\.cc|pipeline\.cc|explain_flow")
+COLD_SOURCES = re.compile(r"snapshot(_guards|_quic|_security)?\.cc|_reattach|_rehome|_census|dispatch\.cc|pipeline\.cc|explain_flow|rate_(memory|view)")
 # What the packet path must not be able to call: memory from the heap, locks, text, exceptions, clocks, files.
 REFUSED_SYMBOLS = re.compile(
     r"^(malloc|calloc|realloc|free|aligned_alloc|posix_memalign|mmap|brk|_Znw|_Zna|_Zdl|_Zda|pthread_|sem_|futex|syscall|_ZNSt5mutex|"

@@ -140,6 +140,13 @@ Config random_config() {
                                 static_cast<std::uint16_t>(1000 * g + 1),
                                 static_cast<std::uint16_t>(1000 * g + 500),
                                 {{group.name, *rc::gen::inRange<std::uint32_t>(0, 1000)}}});
+    RateLimits& limits = config.listeners.back().rate_limits;
+    if (!*rc::gen::arbitrary<bool>()) continue;
+    limits.per_source.new_flows_per_second = static_cast<std::uint64_t>(*rc::gen::inRange(0, 100));
+    limits.per_listener.bytes_per_second = static_cast<std::uint64_t>(*rc::gen::inRange(1500, 3000));
+    limits.action = pick({RateAction::drop, RateAction::reset, RateAction::mark});
+    if (limits.action == RateAction::mark) limits.dscp = static_cast<std::uint8_t>(*rc::gen::inRange(0, 64));
+    limits.prefix_v4 = static_cast<std::uint8_t>(*rc::gen::inRange(8, 33));
   }
   if (*rc::gen::arbitrary<bool>())
     config.static_neighbours.push_back({abi::IpAddress::v4(10, 0, 0, 1), {2, 0, 0, 0, 0, 1}, "lb0"});

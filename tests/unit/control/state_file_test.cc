@@ -15,6 +15,7 @@ SavedState sample(const std::string& text) {
   Config config;
   config.vips.push_back({"web", abi::IpAddress::v4(192, 0, 2, 10)});
   config.listeners.push_back({"web-80", "web", ListenerProtocol::tcp_udp, 80, 90, {{"blue", 3}}});
+  config.listeners[0].rate_limits = {{1, 2, 3, 4}, {5, 6, 7, 8}, RateAction::mark, 9, 24, 56};
   TargetGroup group;
   group.name = "blue";
   group.health_check.protocol = ProbeProtocol::http;
@@ -80,6 +81,8 @@ TEST_F(StateFileTest, WhatWasSavedIsLoaded) {
   EXPECT_EQ(loaded.state->epoch, 41U);
   ASSERT_EQ(loaded.state->roster.groups.size(), 2U);
   EXPECT_EQ(loaded.state->roster.groups[0].config.health_check.matcher, (std::vector<StatusRange>{{200, 204}, {301, 301}}));
+  EXPECT_EQ(loaded.state->roster.listeners[0].config.rate_limits,
+            (RateLimits{{1, 2, 3, 4}, {5, 6, 7, 8}, RateAction::mark, 9, 24, 56}));
   EXPECT_EQ(loaded.state->freeze, (HealthFreeze{5000, "a switch \"is\" replaced"}));
   EXPECT_EQ(encode_state(*loaded.state), encoded) << "nothing is lost on the way";
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <random>
 
@@ -24,7 +25,7 @@ World small_world() {
   for (std::uint8_t i = 0; i < 2; ++i) world.add_target(green, abi::IpAddress::v4(10, 0, 1, i));
   world.add_listener(vip4, abi::Protocol::tcp, 80, 80, {{blue, 3}, {green, 1}});
   world.add_listener(vip4, abi::Protocol::udp, 0, 65535, {{blue, 1}});
-  world.add_listener(vip6, abi::Protocol::tcp, 1000, 2000, {{green, 1}});
+  world.limit(world.add_listener(vip6, abi::Protocol::tcp, 1000, 2000, {{green, 1}}), {});
   return world;
 }
 
@@ -192,6 +193,23 @@ TEST(Snapshot, RefusesEveryIndexAndEnumeratorOutOfRange) {
             std::string::npos);  // but stands in the VIP table
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.targets.count = 1U << 21; }).find("at most"), std::string::npos);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.names.offset = ~0ULL << 6; }).find("leaves the root"), std::string::npos);
+  const auto limits = [](WorldBytes& b, abi::Root& r) -> abi::RateLimits& {
+    return b.root.at<abi::RateLimits>(r.rate_limits.offset);
+  };
+  const std::pair<const char*, std::function<void(WorldBytes&, abi::Root&)>> rates[] = {
+      {"rate limits 1 of 1", [&](WorldBytes& b, abi::Root& r) { (&listener(b, r))[2].rate_limits = 1; }},
+      {"listeners[2]: guards 0", [&](WorldBytes& b, abi::Root& r) { (&listener(b, r))[2].guards = 0; }},
+      {"listeners[0]: guards 2", [&](WorldBytes& b, abi::Root& r) { listener(b, r).guards = abi::kGuardRates; }},
+      {"listeners[0]: guards 1", [&](WorldBytes& b, abi::Root& r) { listener(b, r).guards = abi::kGuardSecurity; }},
+      {"action 3", [&](WorldBytes& b, abi::Root& r) { limits(b, r).action = abi::RateAction{3}; }},
+      {"dscp 64", [&](WorldBytes& b, abi::Root& r) { limits(b, r).dscp = 64; }},
+      {"prefix lengths 95", [&](WorldBytes& b, abi::Root& r) { limits(b, r).prefix_v4 = 95; }},
+      {"prefix lengths 128, 129", [&](WorldBytes& b, abi::Root& r) { limits(b, r).prefix_v6 = 129; }},
+      {"source: cost", [&](WorldBytes& b, abi::Root& r) { limits(b, r).source.cost[2] = abi::kMaxRateCost + 1; }},
+      {"listener: cost", [&](WorldBytes& b, abi::Root& r) { limits(b, r).listener.hold[0] = abi::kMaxRateHold + 1; }},
+      {"rate_limits: 65537 elements", [](WorldBytes&, abi::Root& r) { r.rate_limits.count = abi::kMaxRateLimits + 1; }},
+  };
+  for (const auto& [text, change] : rates) EXPECT_NE(with(change).find(text), std::string::npos) << with(change);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.hygiene = abi::kHygieneAll + 1; }).find("hygiene"), std::string::npos);
   EXPECT_NE(with([](WorldBytes&, abi::Root& r) { r.tunnel_source_v4.prefix_length = 95; }).find("prefix length"),
             std::string::npos);

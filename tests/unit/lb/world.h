@@ -54,6 +54,7 @@ struct World {
   abi::Generation generation{1, 1};
   std::vector<abi::Vip> vips;
   std::vector<abi::Listener> listeners;
+  std::vector<abi::RateLimits> rate_limits;
   std::vector<abi::TargetGroup> groups;
   std::vector<abi::Target> targets;
   std::vector<abi::Port> ports;
@@ -121,6 +122,13 @@ struct World {
     }
     listeners.push_back(listener);
     return static_cast<std::uint32_t>(listeners.size() - 1);
+  }
+
+  // For a listener that has been added.
+  void limit(std::uint32_t listener, const abi::RateLimits& limits) {
+    listeners[listener].guards |= abi::kGuardRates;
+    listeners[listener].rate_limits = static_cast<std::uint32_t>(rate_limits.size());
+    rate_limits.push_back(limits);
   }
 
   // Takes part in its group's slots: live, and not marked as taking no new flows.
@@ -255,6 +263,8 @@ inline WorldBytes make_bytes(const World& world) {
   root.vips = writer.add(world.vips);
   root.range_listeners = writer.add(range_listeners);
   root.listeners = writer.add(world.listeners);
+  root.rate_limits = writer.add(world.rate_limits);
+  if (std::ranges::any_of(world.rate_limits, abi::limits_packets)) root.hygiene |= abi::kHygieneRates;
   root.groups = writer.add(groups);
   root.group_targets = writer.add(group_targets);
   root.targets = writer.add(world.targets);
