@@ -15,8 +15,9 @@ from tests.lib.lab import CLIENT, LB, Lab, LabError, run
 TCP_PORT, UDP_PORT, HEALTH_PORT = 9000, 9001, 9002
 TARGETS = ("t1", "t2", "t3")
 SPARE = "t4"
-MODES = ("ipip", "nat")
-THROUGH_LB = ("nat",)  # modes whose replies go through lb: no target has the VIP
+MODES = ("ipip", "nat", "fullnat")
+THROUGH_LB = ("nat", "fullnat")  # modes whose replies go through lb: no target has the VIP
+SNAT = {"v4": "10.77.2.200", "v6": "fd77:2::200"}  # of fullnat: on the balancer's interface, whose kernel answers for them
 FLOOD_SOURCES = "198.18.0.0/15", "2001:db8:f00d::/48"
 
 
@@ -34,6 +35,13 @@ class Population:
     def vip(self):
         number = 10 + MODES.index(self.mode)
         return f"192.0.2.{number}" if self.family == "v4" else f"2001:db8::{number}"
+
+    @property
+    def replies_to(self):
+        """Where targets send replies that lb has to translate; None: they bypass lb."""
+        if self.mode == "fullnat":
+            return SNAT[self.family]
+        return {"v4": labs.FAR_V4, "v6": labs.FAR_V6}[self.family] if self.mode == "nat" else None
 
     def target(self, target):
         """As lbctl writes it."""
@@ -57,6 +65,7 @@ def config(targets=TARGETS, weights=None, attributes=None, spoiled=False):
             listeners.append(f"  - {{name: {own}, vip: {name}, protocol: {protocol}, port: {port}, target_groups: [{{name: {own}}}]}}")
             lines = [f"  - name: {own}", f"    protocol: {protocol}", f"    port: {port}", f"    forwarding_mode: {population.mode}",
                      "    table_size: 4093", f"    health_check: {check}"]
+            extra = {**extra, "snat.addresses": f'"{SNAT[population.family]}"'} if population.mode == "fullnat" else extra
             if extra:
                 lines.append("    attributes: {" + ", ".join(f"{key}: {str(value).lower()}" for key, value in extra.items()) + "}")
             lines.append("    targets:")
@@ -67,14 +76,16 @@ def config(targets=TARGETS, weights=None, attributes=None, spoiled=False):
         *map("\n".join, (vips, listeners, groups)))
 
 
+def packed(address):
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
 class Taps:
     """Counts packets to VIPs, and replies that lb has to translate, that reach the kernel of lb's namespace: those that XDP has passed."""
 
     def __init__(self, lab):
         self.counts = collections.Counter()
-        self.vips = {socket.inet_pton(socket.AF_INET6 if p.family == "v6" else socket.AF_INET, p.vip): p.name for p in POPULATIONS}
-        far = {"v4": socket.inet_pton(socket.AF_INET, labs.FAR_V4), "v6": socket.inet_pton(socket.AF_INET6, labs.FAR_V6)}
-        self.vips |= {far[p.family]: p.name for p in POPULATIONS if p.mode in THROUGH_LB}  # whom replies through lb are for
+        self.vips = {packed(address): p.name for p in POPULATIONS for address in (p.vip, p.replies_to) if address}
         self.socket = labs.socket_inside(lab, LB, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.socket.bind(("eth0", 3))
         self.socket.settimeout(0.2)
@@ -82,16 +93,23 @@ class Taps:
         self.thread = threading.Thread(target=self._count, daemon=True)
         self.thread.start()
 
+    @staticmethod
+    def destination(frame):
+        """Of IP; None for ARP and neighbour discovery, which are the kernel's, also where they ask for a SNAT address."""
+        if frame[12:14] == b"\x08\x00":
+            return frame[30:34]
+        if frame[12:14] != b"\x86\xdd" or (frame[20] == 58 and 133 <= frame[54] <= 137):
+            return None
+        return frame[38:54]
+
     def _count(self):
         while self.running:
             try:
                 data, address = self.socket.recvfrom(128)
             except TimeoutError:
                 continue
-            if address[2] == socket.PACKET_OUTGOING:
-                continue
-            destination = data[30:34] if data[12:14] == b"\x08\x00" else data[38:54]
-            if destination in self.vips:
+            destination = self.destination(data)
+            if address[2] != socket.PACKET_OUTGOING and destination in self.vips:
                 self.counts[self.vips[destination]] += 1
 
     def stop(self):
@@ -140,7 +158,11 @@ class World:
     def up(self):
         self.lab.up()
         self.lab.set_queues(1)
-        self.balancer = Balancer(self.lab, workers=1, flows_per_worker=self.flows_per_worker)
+        for address in SNAT.values():
+            v6 = ":" in address  # else its kernel would send health checks from there
+            self.lab.run(LB, "ip", "addr", "replace", f"{address}/{128 if v6 else 32}", "dev", "eth0", *(["nodad", "preferred_lft", "0"] if v6 else []))
+        # Fewer translations than a flood fills in a second.
+        self.balancer = Balancer(self.lab, workers=1, flows_per_worker=self.flows_per_worker, translations_per_worker=16384)
         for target in self.lab.targets:
             self.start_server(target)
         self.balancer.attach_targets()
