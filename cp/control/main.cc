@@ -4,6 +4,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -15,6 +16,7 @@
 #include "cp/api/server.h"
 #include "cp/config/load.h"
 #include "cp/config/schema.h"
+#include "cp/control/confine.h"
 #include "cp/control/controller.h"
 #include "cp/stats/metrics.h"
 #include "dp/base/notify.h"
@@ -72,6 +74,10 @@ std::string view_socket(const Flags& flags) {
 
 int run(const Flags& flags) {
   raise_descriptor_limit();
+  const auto filtered = filter_system_calls();  // before any thread: all of them inherit it
+  if (!filtered) return fail(filtered.error());
+  if (geteuid() == 0) spdlog::warn("lb-cp runs as root, which it does not need: configs/lb-cp.service");
+  spdlog::info("confined: user {}, system calls {}", geteuid(), *filtered ? "filtered" : "not filtered in this build");
   signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);

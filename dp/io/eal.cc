@@ -203,7 +203,7 @@ std::vector<std::string> eal_arguments(const DpConfig& config) {
 
   const std::set<std::uint32_t> nodes = nodes_in_use(config);
   if (!use_hugepages(config)) {
-    arguments.insert(arguments.end(), {"--no-huge", "-m", std::to_string(wanted_mb(config))});
+    arguments.insert(arguments.end(), {"--no-huge", "--no-shconf", "-m", std::to_string(wanted_mb(config))});
   } else if (nodes.size() == 1 && *nodes.begin() == 0) {
     arguments.insert(arguments.end(),
                      {"--in-memory", "--single-file-segments", "-m", std::to_string(config.memory.size_mb)});

@@ -8,7 +8,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <thread>
+#include <utility>
 
 #include "dp/io/eal.h"
 #include "dp/io/interface.h"
@@ -144,50 +147,88 @@ tl::expected<void, std::string> add_twin(const PortConfig& config, Port& port) {
 
 tl::expected<std::unique_ptr<Ports>, std::string> Ports::open(const DpConfig& config) {
   std::unique_ptr<Ports> ports(new Ports);
-  const auto workers = static_cast<std::uint16_t>(config.workers.size());
-  bool needs_punt_tap = false;
   for (std::size_t i = 0; i < config.ports.size(); ++i) {
     const PortConfig& port_config = config.ports[i];
     Port& port = ports->ports_.emplace_back();
     port.driver = port_config.driver;
     port_config.name.copy(port.info.name, sizeof(port.info.name) - 1);
-    const bool device_per_queue = port.driver == Driver::af_xdp;
-    for (std::uint16_t d = 0; d < (device_per_queue ? workers : 1); ++d) {
+    for (std::size_t d = 0; d < (port.driver == Driver::af_xdp ? config.workers.size() : 1); ++d) {
       std::uint16_t device = 0;
       const std::string name = device_name(config, i, d);
       if (rte_eth_dev_get_port_by_name(name.c_str(), &device) != 0) {
         return tl::unexpected(field(config, i) + ": DPDK has no driver for device " + name + ", or could not open it");
       }
+      port.devices.push_back(device);
+    }
+  }
+  if (auto r = ports->make_pools(config); !r) return tl::unexpected(r.error());
+  return ports;
+}
+
+// One for each NUMA node that a device is on; what was there before is freed.
+tl::expected<void, std::string> Ports::make_pools(const DpConfig& config) {
+  for (rte_mempool*& pool : pools_) rte_mempool_free(std::exchange(pool, nullptr));
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    for (const std::uint16_t device : ports_[i].devices) {
       const auto node = static_cast<std::size_t>(node_of(config, i, device));
-      if (ports->pools_.size() <= node) ports->pools_.resize(node + 1, nullptr);
-      if (ports->pools_[node] == nullptr) {
+      if (pools_.size() <= node) pools_.resize(node + 1, nullptr);
+      if (pools_[node] == nullptr) {
         auto pool = make_pool(config, static_cast<int>(node));
         if (!pool) return tl::unexpected(pool.error());
-        ports->pools_[node] = *pool;
+        pools_[node] = *pool;
       }
-      port.pool = ports->pools_[node];
-      bool checks_ip = false;
-      port.devices.push_back(device);
-      if (auto r = start_device(device, device_per_queue ? 1 : workers, port.pool, checks_ip); !r) {
-        return tl::unexpected(field(config, i) + ": " + r.error());
-      }
-      for (std::uint16_t queue = 0; queue < (device_per_queue ? 1 : workers); ++queue) {
-        port.queues.push_back({.device = device, .queue = queue, .checks_ip = checks_ip});
-      }
+      ports_[i].pool = pools_[node];
     }
-    if (auto r = add_twin(port_config, port); !r) return tl::unexpected(field(config, i) + ": " + r.error());
-    needs_punt_tap = needs_punt_tap || port.driver == Driver::af_xdp;
   }
-  if (needs_punt_tap && !config.punt.tap.empty()) {
-    const auto owner =
-        std::find_if(ports->ports_.begin(), ports->ports_.end(), [](const Port& p) { return p.driver == Driver::af_xdp; });
-    auto tap =
-        Tap::open({.name = config.punt.tap, .mac = owner->info.mac, .mtu_bytes = owner->info.mtu_bytes, .punt_only = true});
-    if (!tap) return tl::unexpected("punt.tap: " + tap.error());
-    ports->punt_tap_ = std::move(*tap);
-    for (Port& port : ports->ports_) port.can_punt = port.can_punt || port.driver == Driver::af_xdp;
+  return {};
+}
+
+tl::expected<void, std::string> Ports::start_port(const DpConfig& config, std::size_t index) {
+  Port& port = ports_[index];
+  const bool device_per_queue = port.driver == Driver::af_xdp;
+  const auto queues = static_cast<std::uint16_t>(device_per_queue ? 1 : config.workers.size());
+  for (const std::uint16_t device : port.devices) {
+    bool checks_ip = false;
+    if (auto r = start_device(device, queues, port.pool, checks_ip); !r) return r;
+    for (std::uint16_t queue = 0; queue < queues; ++queue) {
+      port.queues.push_back({.device = device, .queue = queue, .checks_ip = checks_ip});
+    }
   }
-  return ports;
+  return add_twin(config.ports[index], port);
+}
+
+tl::expected<void, std::string> Ports::open_punt_tap(const DpConfig& config) {
+  const auto owner = std::find_if(ports_.begin(), ports_.end(), [](const Port& p) { return p.driver == Driver::af_xdp; });
+  if (owner == ports_.end() || config.punt.tap.empty()) return {};
+  auto tap =
+      Tap::open({.name = config.punt.tap, .mac = owner->info.mac, .mtu_bytes = owner->info.mtu_bytes, .punt_only = true});
+  if (!tap) return tl::unexpected("punt.tap: " + tap.error());
+  punt_tap_ = std::move(*tap);
+  for (Port& port : ports_) port.can_punt = port.can_punt || port.driver == Driver::af_xdp;
+  return {};
+}
+
+// The kernel gives a queue back some time after its last socket was closed. The driver keeps buffers of a socket that could
+// not be made: the next try is with new ones.
+tl::expected<void, std::string> Ports::start(const DpConfig& config) {
+  constexpr int kTries = 20;
+  constexpr std::chrono::milliseconds kPause{20};
+  for (int attempt = 1;; ++attempt) {
+    std::string error;
+    for (std::size_t i = 0; i < ports_.size() && error.empty(); ++i) {
+      if (auto r = start_port(config, i); !r) error = field(config, i) + ": " + r.error();
+    }
+    if (error.empty()) return open_punt_tap(config);
+    const bool sockets = std::any_of(ports_.begin(), ports_.end(), [](const Port& p) { return p.driver == Driver::af_xdp; });
+    if (!sockets || attempt == kTries) return tl::unexpected(error);
+    for (Port& port : ports_) {
+      for (const PortQueue& queue : port.queues) rte_eth_dev_stop(queue.device);
+      port.queues.clear();
+      port.twin.reset();
+    }
+    std::this_thread::sleep_for(kPause);
+    if (auto r = make_pools(config); !r) return r;
+  }
 }
 
 Ports::~Ports() {

@@ -45,8 +45,11 @@ struct Port {
 
 class Ports {
  public:
-  // Configures and starts everything; call it after EAL has started. Errors in words.
+  // Finds the devices and makes their buffers; call it after EAL has started. Touches nothing of an AF_XDP interface that
+  // another lb-dp may be using. Errors in words.
   static tl::expected<std::unique_ptr<Ports>, std::string> open(const DpConfig& config);
+  // Configures and starts everything. Once, when no other lb-dp uses the interfaces.
+  tl::expected<void, std::string> start(const DpConfig& config);
   Ports(const Ports&) = delete;
   Ports& operator=(const Ports&) = delete;
   ~Ports();  // stops and closes the devices; the workers must have ended
@@ -56,6 +59,9 @@ class Ports {
 
  private:
   Ports() = default;
+  tl::expected<void, std::string> make_pools(const DpConfig& config);
+  tl::expected<void, std::string> start_port(const DpConfig& config, std::size_t index);
+  tl::expected<void, std::string> open_punt_tap(const DpConfig& config);
 
   std::vector<Port> ports_;
   std::vector<rte_mempool*> pools_;  // by NUMA node

@@ -117,6 +117,19 @@ Found find_pinned(const std::string& pin, std::uint32_t ifindex) {
   return found;
 }
 
+SteeringStats read_stats(int outcomes_fd) {
+  const int cpus = libbpf_num_possible_cpus();
+  std::vector<std::uint64_t> per_cpu(cpus > 0 ? static_cast<std::size_t>(cpus) : 1);
+  const auto sum = [&](std::uint32_t outcome) {
+    std::fill(per_cpu.begin(), per_cpu.end(), 0);
+    bpf_map_lookup_elem(outcomes_fd, &outcome, per_cpu.data());
+    std::uint64_t total = 0;
+    for (const std::uint64_t n : per_cpu) total += n;
+    return total;
+  };
+  return {.steered = sum(0), .passed = sum(1), .dropped_no_socket = sum(2)};
+}
+
 // Our program, working on the maps that the one before it has left, except for its sockets. Returns in `kept` whether the
 // VIPs are among these.
 tl::expected<Skeleton, std::string> load_program(const std::string& interface, const Fd& before, bool& kept) {
@@ -242,16 +255,13 @@ Steered Steering::steered() const {
 }
 
 SteeringStats Steering::stats() const {
-  const int cpus = libbpf_num_possible_cpus();
-  std::vector<std::uint64_t> per_cpu(cpus > 0 ? static_cast<std::size_t>(cpus) : 1);
-  const auto sum = [&](std::uint32_t outcome) {
-    std::fill(per_cpu.begin(), per_cpu.end(), 0);
-    bpf_map_lookup_elem(outcomes_.get(), &outcome, per_cpu.data());
-    std::uint64_t total = 0;
-    for (const std::uint64_t n : per_cpu) total += n;
-    return total;
-  };
-  return {.steered = sum(0), .passed = sum(1), .dropped_no_socket = sum(2)};
+  return read_stats(outcomes_.get());
+}
+
+SteeringStats Steering::stats_of(const std::string& interface, const std::string& bpf_dir) {
+  const Found found = find_pinned(bpf_dir + "/" + interface, ::if_nametoindex(interface.c_str()));
+  const Fd outcomes = found.program ? map_of_program(found.program.get(), "outcomes") : Fd{};
+  return outcomes ? read_stats(outcomes.get()) : SteeringStats{};
 }
 
 }  // namespace lb::io

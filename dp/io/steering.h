@@ -56,8 +56,11 @@ class Steering {
  public:
   // Attaches our program to an interface, or puts it in the place of the one that an earlier lb-dp left there, in one step
   // and with its VIPs and counters. The sockets of an lb-dp that still runs would lose their packets: call it when there is
-  // none, and before EAL starts. Errors in words.
+  // none, and before ports start. Errors in words.
   static tl::expected<Steering, std::string> attach(const std::string& interface, const std::string& bpf_dir);
+
+  // Of what an lb-dp, this or another, has attached to an interface; all 0 where there is nothing.
+  static SteeringStats stats_of(const std::string& interface, const std::string& bpf_dir);
 
   // Makes sure that all of `steered` goes to the workers; removes nothing.
   tl::expected<void, std::string> add(const Steered& steered) const;

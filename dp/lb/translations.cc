@@ -220,12 +220,12 @@ void Translations::fill(std::uint32_t slot, const Translation& flow) {
   store(to, whole);
   put(cell_of(*share_of(to), to.snat_port), kPortUsed | slot);
   link_client(slot);
-  if (to.state == TranslationState::opening) link_oldest(slot);
+  if (!is_proven(to.state)) link_oldest(slot);
 }
 
 void Translations::release(std::uint32_t slot) {
   Translation& flow = slots_[slot];
-  if (flow.state == TranslationState::opening) unlink_oldest(slot);
+  if (!is_proven(flow.state)) unlink_oldest(slot);
   forget_client(slot);
   PortShare& share = *share_of(flow);
   begin_write(flow.sequence);
@@ -240,7 +240,7 @@ void Translations::release(std::uint32_t slot) {
 void Translations::set_state(std::uint32_t slot, TranslationState state) {
   Translation& flow = slots_[slot];
   if (flow.state == state) return;
-  if (flow.state == TranslationState::opening) unlink_oldest(slot);
+  if (!is_proven(flow.state) && is_proven(state)) unlink_oldest(slot);
   put(flow.state, state);
 }
 

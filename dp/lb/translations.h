@@ -9,8 +9,8 @@
 // packet that landed there, and tells the owner what it has seen by a bounded ring. Ports are given in order, and a port
 // comes round again only after all others of its range: never-used ones first, then those given back longest ago. A
 // translation that is over keeps its port for a while (closed_limit_ticks()), so that late packets find their way and a
-// target's TIME_WAIT ends. No port, or no slot: the oldest translation that no target has answered is evicted; else none is
-// given.
+// target's TIME_WAIT ends. No port, or no slot: the oldest translation that is not proven (is_proven()) is evicted; else none
+// is given.
 //
 // Numbers: 128 bytes a flow in the region, 12 beside it, 4 a port and protocol. Allocates only in learn() and attach().
 // Not for: one port used towards several targets at once.
@@ -63,6 +63,12 @@ struct TranslationNews {
   WayBack way;  // from the client's side; used == 0: none
 };
 
+// Whether both ends have shown that they exist. A target answers any SYN, so TCP is proven by the client's packet after that:
+// what a flood of SYNs from made-up addresses leaves behind may be evicted.
+[[nodiscard]] constexpr bool is_proven(abi::TranslationState state) {
+  return state != abi::TranslationState::opening && state != abi::TranslationState::answered;
+}
+
 inline constexpr std::uint32_t kPortUsed = 1U << 31;  // the rest: the slot
 inline constexpr std::uint32_t kPortFree = 1U << 30;  // the rest: the next free port of the list, 0: none
 
@@ -73,7 +79,7 @@ struct PortShare {
   std::uint32_t fresh = 0;       // the next that has never been given
   std::uint32_t first_free = 0;  // a list, longest unused first; 0: empty
   std::uint32_t last_free = 0;
-  std::uint32_t oldest = kNoSlot;  // list of translations that no target has answered, by age
+  std::uint32_t oldest = kNoSlot;  // list of translations that are not proven, by age
   std::uint32_t newest = kNoSlot;
 };
 
@@ -96,7 +102,7 @@ class Translations {
   // A new translation with port and address, all else to be filled in by fill(). kNoSlot: there is no port or no slot;
   // `evicted` grows by one if another had to go.
   std::uint32_t allocate(const Wanted& wanted, std::uint64_t& evicted);
-  // Writes what stands for the flow, enters it under its hash and, while opening, among those that may be evicted.
+  // Writes what stands for the flow, enters it under its hash and, until it is proven, among those that may be evicted.
   void fill(std::uint32_t slot, const abi::Translation& flow);
   // The client's tuple no longer finds it: a new flow is to have it. Replies still do.
   void forget_client(std::uint32_t slot);

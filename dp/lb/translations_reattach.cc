@@ -38,7 +38,7 @@ bool Translations::adopt(std::uint32_t slot) {
   flow.sequence &= ~1U;
   cell_of(*share, flow.snat_port) = kPortUsed | slot;
   link_client(slot);
-  if (flow.state == TranslationState::opening) link_oldest(slot);
+  if (!is_proven(flow.state)) link_oldest(slot);
   ++used_;
   return true;
 }

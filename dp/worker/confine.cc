@@ -68,7 +68,8 @@ tl::expected<void, std::string> give_folder_away(const std::string& folder, uid_
 
 }  // namespace
 
-tl::expected<bool, std::string> become(const std::string& user, bool required, const std::string& state_dir) {
+tl::expected<bool, std::string> become(const std::string& user, bool required, const std::string& state_dir,
+                                       const std::string& socket) {
   if (::geteuid() != 0) return false;
   std::vector<char> text(16384);
   passwd entry{};
@@ -77,6 +78,7 @@ tl::expected<bool, std::string> become(const std::string& user, bool required, c
   if (found == nullptr && !required) return false;
   if (found == nullptr) return tl::unexpected(fmt::format("there is no user '{}'", user));
   if (auto r = give_folder_away(state_dir, entry.pw_uid, entry.pw_gid); !r) return tl::unexpected(r.error());
+  if (auto r = give_away(socket, entry.pw_uid, entry.pw_gid); !r) return tl::unexpected(r.error());
   // glibc does these in every thread; leaving uid 0 clears every capability.
   if (::setgroups(0, nullptr) != 0) return tl::unexpected(failed("setgroups", errno));
   if (::setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid) != 0) return tl::unexpected(failed("setresgid", errno));

@@ -7,6 +7,8 @@
 #include <rte_launch.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,6 +16,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 #include <utility>
 
 #include "dp/base/notify.h"
@@ -21,6 +24,7 @@
 #include "dp/io/eal.h"
 #include "dp/io/interface.h"
 #include "dp/worker/confine.h"
+#include "dp/worker/hand_over.h"
 
 namespace lb::worker {
 namespace {
@@ -65,6 +69,15 @@ io::Steered steered_by(const Snapshot& snapshot) {
   return steered;
 }
 
+// The manager follows our work to whoever goes on with it, or hears that we end.
+void end_notified(int signal_fd) {
+  signalfd_siginfo signal{};
+  const bool whole = ::read(signal_fd, &signal, sizeof(signal)) == static_cast<ssize_t>(sizeof(signal));
+  if (!whole || signal.ssi_signo != static_cast<std::uint32_t>(kHandOverSignal)) return notify_manager("STOPPING=1");
+  spdlog::info("process {} takes over", signal.ssi_pid);
+  notify_manager(fmt::format("MAINPID={}", signal.ssi_pid));
+}
+
 }  // namespace
 
 DataPlane::DataPlane(const io::DpConfig& config)
@@ -78,30 +91,32 @@ DataPlane::~DataPlane() {
   workers_.clear();
   ports_.reset();
   store_.reset();
+  flows_.reset();
+  lock_ = io::Fd{};  // somebody may be waiting for it
   if (eal_started_) io::stop_eal();
 }
 
-tl::expected<void, std::string> DataPlane::start() {
-  if (auto r = lock(); !r) return r;
-  if (auto r = attach_steering(); !r) return r;
+tl::expected<void, std::string> DataPlane::prepare() {
   if (auto r = io::start_eal(config_); !r) return r;
   eal_started_ = true;
   auto ports = io::Ports::open(config_);
   if (!ports) return tl::unexpected(ports.error());
   ports_ = std::move(*ports);
+  return {};
+}
+
+tl::expected<void, std::string> DataPlane::start() {
+  if (auto r = attach_steering(); !r) return r;
+  if (auto r = ports_->start(config_); !r) return r;
   const auto workers = static_cast<std::uint32_t>(config_.workers.size());
   auto stats = StatsRegion::create(workers, config_.capacity.listeners, config_.capacity.targets, rte_get_tsc_hz());
   if (!stats) return tl::unexpected(stats.error());
   stats_ = std::move(*stats);
   std::vector<abi::MacAddress> port_macs;
   for (const auto& port : ports_->list()) port_macs.push_back(port.info.mac);
-  auto flows = FlowRegion::open({.name = config_.name,
-                                 .path = config_.flow_table.path,
-                                 .workers = workers,
-                                 .flows_per_worker = config_.flow_table.flows_per_worker,
-                                 .translations_per_worker = config_.flow_table.translations_per_worker,
-                                 .target_capacity = config_.capacity.targets,
-                                 .ports = std::move(port_macs)});
+  FlowRegionOptions options = flow_region_options(config_);
+  options.ports = std::move(port_macs);
+  auto flows = FlowRegion::open(options);
   if (!flows) return tl::unexpected(flows.error());
   flows_ = std::move(*flows);
   auto trace = TraceRegion::create(workers);
@@ -117,12 +132,17 @@ tl::expected<void, std::string> DataPlane::start() {
 }
 
 // Before anything is touched that another lb-dp may be using.
-tl::expected<void, std::string> DataPlane::lock() {
+tl::expected<void, std::string> DataPlane::lock(std::chrono::milliseconds patience) {
+  constexpr std::chrono::milliseconds kPause{1};
   std::error_code ignored;
   std::filesystem::create_directories(config_.state_dir, ignored);
   lock_ = io::Fd(::open(config_.state_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!lock_) return tl::unexpected(config_.state_dir + ": " + std::strerror(errno));
-  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) return tl::unexpected(config_.state_dir + ": another lb-dp uses it");
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (std::chrono::steady_clock::now() >= end) return tl::unexpected(config_.state_dir + ": another lb-dp uses it");
+    std::this_thread::sleep_for(kPause);
+  }
   return {};
 }
 
@@ -144,6 +164,12 @@ tl::expected<void, std::string> DataPlane::attach_steering() {
   return {};
 }
 
+std::uint64_t DataPlane::dropped_without_socket() const {
+  std::uint64_t dropped = 0;
+  for (const io::Steering& steering : steering_) dropped += steering.stats().dropped_no_socket;
+  return dropped;
+}
+
 void DataPlane::launch_workers() {
   launched_ = true;
   for (std::uint32_t w = 0; w < workers_.size(); ++w) {
@@ -163,7 +189,7 @@ void DataPlane::stop_workers() {
 
 // Nothing that needs privilege comes after this.
 tl::expected<void, std::string> DataPlane::confine() {
-  const auto user = become(config_.sandbox.user, config_.sandbox.user_required, config_.state_dir);
+  const auto user = become(config_.sandbox.user, config_.sandbox.user_required, config_.state_dir, config_.control_socket);
   if (!user) return tl::unexpected("sandbox.user: " + user.error());
   if (!*user && ::geteuid() == 0) spdlog::warn("there is no user '{}': lb-dp goes on as root", config_.sandbox.user);
   if (!config_.sandbox.seccomp) {
@@ -176,25 +202,27 @@ tl::expected<void, std::string> DataPlane::confine() {
   return {};
 }
 
-tl::expected<void, std::string> DataPlane::serve(int stop_fd) {
+tl::expected<void, std::string> DataPlane::serve(int signal_fd, const Hooks& hooks) {
   SnapshotReader reader(*this, store_.get());
   reader.restore();  // first: the first packet is forwarded already
   launch_workers();
+  if (hooks.on_work) hooks.on_work();
   if (auto r = reader.listen(config_.control_socket); !r) return r;
   if (auto r = confine(); !r) return r;
   spdlog::info("{} is ready: {} workers, {} ports, control socket {}", config_.name, workers_.size(), ports_->list().size(),
                config_.control_socket);
   notify_manager("READY=1");
+  if (hooks.on_ready) hooks.on_ready();
   watchdog_ns_ = watchdog_ms() * kMillisecondNs;
   const int idle_poll_ms = watchdog_ns_ == 0 ? kIdlePollMs : std::min<int>(kIdlePollMs, static_cast<int>(watchdog_ms() / 4));
   while (true) {
     const auto control = reader.poll_fds();
-    std::array<pollfd, 3> fds{control[0], control[1], pollfd{.fd = stop_fd, .events = POLLIN, .revents = 0}};
+    std::array<pollfd, 3> fds{control[0], control[1], pollfd{.fd = signal_fd, .events = POLLIN, .revents = 0}};
     if (::poll(fds.data(), fds.size(), reader.moving() ? kMovingPollMs : idle_poll_ms) < 0 && errno != EINTR) {
       return tl::unexpected(std::string("poll: ") + std::strerror(errno));
     }
     if (fds[2].revents != 0) {
-      notify_manager("STOPPING=1");
+      end_notified(signal_fd);
       return {};
     }
     feed_watchdog();

@@ -1,12 +1,16 @@
 // All of lb-dp below main(): made in the order that start needs, taken down in the reverse.
 //
-//   lock → steering (AF_XDP programs) → EAL → ports → stats region → flow region → stored snapshot → workers → control
-//   socket
+//   lock → EAL, buffers → steering (AF_XDP programs) → ports → stats region → flow region → stored snapshot → workers →
+//   control socket
+//
+// EAL and buffers can come before the lock, while another lb-dp still forwards: hand_over.h.
 //
 // Thread: the main thread; workers run on their own and share with it what is said to be shared at each member.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,12 +38,25 @@ class DataPlane final : public GenerationSink {
   DataPlane(const DataPlane&) = delete;
   DataPlane& operator=(const DataPlane&) = delete;
 
-  // Makes everything but the control socket. Errors in words.
+  // One lb-dp at a time. `patience`: how long to wait for another one that is about to end. Errors in words, of all three.
+  tl::expected<void, std::string> lock(std::chrono::milliseconds patience);
+
+  // EAL and buffers: for AF_XDP ports nothing that only one lb-dp may have at a time.
+  tl::expected<void, std::string> prepare();
+
+  // Everything else but the control socket.
   tl::expected<void, std::string> start();
 
-  // Takes the stored generation into force, sets the workers going, listens for lb-cp and serves until `stop_fd` (a signalfd
-  // or the like) can be read.
-  tl::expected<void, std::string> serve(int stop_fd);
+  // Takes the stored generation into force, sets the workers going (`on_work` is called then), listens for lb-cp and
+  // serves (`on_ready`) until a signal comes from `signal_fd`, a signalfd; kHandOverSignal: its sender goes on with our work.
+  struct Hooks {
+    std::function<void()> on_work;
+    std::function<void()> on_ready;
+  };
+  tl::expected<void, std::string> serve(int signal_fd, const Hooks& hooks);
+
+  // Frames for this lb-dp that the kernel has dropped for want of a socket, since steering was first attached.
+  [[nodiscard]] std::uint64_t dropped_without_socket() const;
 
   void describe(abi::Hello& hello) const override;
   [[nodiscard]] std::array<int, 3> region_fds() const override;
@@ -48,7 +65,6 @@ class DataPlane final : public GenerationSink {
   bool settled() override;
 
  private:
-  tl::expected<void, std::string> lock();
   tl::expected<void, std::string> attach_steering();
   tl::expected<io::PortMap, SnapshotError> map_ports(const Snapshot& snapshot) const;
   tl::expected<void, SnapshotError> learn_snat_addresses(const Snapshot& snapshot);

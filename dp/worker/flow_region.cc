@@ -243,6 +243,26 @@ tl::expected<std::unique_ptr<FlowRegion>, std::string> FlowRegion::open_at(const
   return region;
 }
 
+std::string FlowRegion::misfit_of_present(const FlowRegionOptions& options) {
+  const std::string path = candidates(options).front();
+  const io::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  abi::FlowRegionHeader found;
+  if (!fd || ::pread(fd.get(), &found, sizeof(found), 0) != static_cast<ssize_t>(sizeof(found)))
+    return path + ": there is no flow region";
+  const std::string why = misfit(found, wanted_header(options));
+  return why.empty() ? "" : path + ": " + why;
+}
+
+FlowRegionOptions flow_region_options(const io::DpConfig& config) {
+  return {.name = config.name,
+          .path = config.flow_table.path,
+          .workers = static_cast<std::uint32_t>(config.workers.size()),
+          .flows_per_worker = config.flow_table.flows_per_worker,
+          .translations_per_worker = config.flow_table.translations_per_worker,
+          .target_capacity = config.capacity.targets,
+          .ports = {}};
+}
+
 tl::expected<std::unique_ptr<FlowRegion>, std::string> FlowRegion::open(const FlowRegionOptions& options) {
   const abi::FlowRegionHeader wanted = wanted_header(options);
   std::string errors;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "dp/abi/region.h"
+#include "dp/io/config.h"
 #include "dp/io/fd.h"
 #include "dp/lb/flow_table.h"
 #include "dp/lb/snapshot.h"
@@ -31,6 +32,9 @@ struct FlowRegionOptions {
   std::vector<abi::MacAddress> ports;  // their MACs, by lb-dp's own index
 };
 
+// As dp.yaml has it, but for `ports`.
+FlowRegionOptions flow_region_options(const io::DpConfig& config);
+
 class FlowRegion {
  public:
   // Errors in words: in use by another lb-dp, no memory anywhere, no permission.
@@ -38,6 +42,9 @@ class FlowRegion {
   FlowRegion(const FlowRegion&) = delete;
   FlowRegion& operator=(const FlowRegion&) = delete;
   ~FlowRegion();
+
+  // Why open() would not take over the flows of the lb-dp that runs with these options now; empty: it would.
+  static std::string misfit_of_present(const FlowRegionOptions& options);
 
   // Translates the entries of an earlier run to the target ids of `snapshot` (by identity) and drops those whose target is
   // gone; for a fresh region nothing. Before any FlowTable is made on the lines. A crash on the way leaves a file that the

@@ -11,7 +11,7 @@ import time
 
 from tests.chaos import setup
 from tests.chaos.flood import Flood
-from tests.lib.lab import wait_until
+from tests.lib.lab import LabError, wait_until
 
 
 @dataclasses.dataclass
@@ -159,6 +159,23 @@ def dp_restarted(world):
     return dp_ended(world, signal.SIGTERM)
 
 
+def dp_upgraded(world):
+    """`lb-dp upgrade`, twice: from the one that was started, and from the one that has taken over."""
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    for _ in range(2):
+        gap_ms, dropped = world.balancer.upgrade_dp()
+        print(f"    lb-dp upgrade: no worker ran for {gap_ms} ms, {dropped} packets were dropped meanwhile", flush=True)
+        world.balancer.wait_connected()
+        time.sleep(HOLD)
+    yield
+    world.balancer.dp.stop()
+    world.balancer.start_dp()
+    world.balancer.wait_connected()
+    world.undrain("t1")
+
+
 def dp_away(world):
     """lb-dp is away for two seconds: nothing may reach the host's own stack meanwhile."""
     world.drain("t1")
@@ -245,6 +262,39 @@ def syn_flood(world):
     world.undrain("t1")
 
 
+def other_floods(world):
+    """Datagrams to any port, fragments without an end, ICMP errors about nothing, tuples that ask to collide: each is seen for what
+    it is, and nobody else is."""
+    floods = {"udp": ("no_listener",), "fragment": ("fragment_table_full", "fragment_timeout"), "icmp": ("icmp_no_flow",), "collide": ()}
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    for kind, reasons in floods.items():
+        before = world.balancer.drops()
+        with Flood(world.lab, [[p.vip, setup.TCP_PORT] for p in setup.POPULATIONS], 10000, kind) as flood:
+            time.sleep(HOLD / 2)
+            flood.require_running()
+        after = world.balancer.drops()
+        for reason in reasons:
+            if after.get(reason, 0) - before.get(reason, 0) < 100:
+                raise LabError(f"the {kind} flood shows in no counter: {reason} went from {before.get(reason)} to {after.get(reason)}")
+    yield
+    world.undrain("t1")
+
+
+def vip_flooded(world):
+    """All on one VIP; the others' connections are as good as before, and so are its own."""
+    world.drain("t1")
+    yield Promise(off_hash="t1")
+    world.clients.ask("avoid t1")
+    with Flood(world.lab, [[setup.POPULATIONS[0].vip, setup.TCP_PORT]]) as flood:
+        time.sleep(HOLD)
+        flood.require_running()
+    yield
+    world.undrain("t1")
+
+
 EVENTS = {event.__name__.replace("_", "-"): event for event in (
     target_added, weight_changed, target_drained, drain_ended, target_removed, target_unhealthy, target_unhealthy_kept, all_unhealthy,
-    cp_killed, cp_killed_often, dp_killed, dp_crashed, dp_restarted, dp_away, dp_stopped, both_killed, workers_more, workers_fewer, syn_flood)}
+    cp_killed, cp_killed_often, dp_killed, dp_crashed, dp_restarted, dp_upgraded, dp_away, dp_stopped, both_killed, workers_more, workers_fewer,
+    syn_flood, other_floods, vip_flooded)}

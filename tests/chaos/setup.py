@@ -161,7 +161,8 @@ class World:
         for address in SNAT.values():
             v6 = ":" in address  # else its kernel would send health checks from there
             self.lab.run(LB, "ip", "addr", "replace", f"{address}/{128 if v6 else 32}", "dev", "eth0", *(["nodad", "preferred_lft", "0"] if v6 else []))
-        self.balancer = Balancer(self.lab, workers=1, flows_per_worker=self.flows_per_worker)
+        # Fewer translations than a flood fills in a second.
+        self.balancer = Balancer(self.lab, workers=1, flows_per_worker=self.flows_per_worker, translations_per_worker=16384)
         for target in self.lab.targets:
             self.start_server(target)
         self.balancer.attach_targets()

@@ -4,11 +4,14 @@ import json
 import os
 import pathlib
 import random
+import re
+import shutil
 import signal
 import subprocess
 import time
 
-from tests.lib.lab import LB, LabError, run, wait_until
+from tests.lib.lab import LB, Adopted, LabError, Process, run, wait_until
+from tests.lib.supervisor import Unit
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("LB_BUILD", ROOT / "build")).resolve() / "bin"
@@ -18,14 +21,19 @@ METRICS = "127.0.0.1:9464"
 class Balancer:
     """Files stand in the lab's folder: dp.yaml, dp.sock, cp.sock, state/."""
 
-    def __init__(self, lab, workers=1, flows_per_worker=65536):
-        self.lab, self.flows_per_worker = lab, flows_per_worker
+    def __init__(self, lab, workers=1, flows_per_worker=65536, translations_per_worker=65536):
+        self.lab, self.flows_per_worker, self.translations_per_worker = lab, flows_per_worker, translations_per_worker
         self.dp = self.cp = None
         self.dp_socket, self.cp_socket = lab.folder / "dp.sock", lab.folder / "cp.sock"
         self.dp_state, self.cp_state = lab.folder / "state/dp", lab.folder / "state/cp"
         for path in (self.dp_state, self.cp_state):
             path.mkdir(parents=True, exist_ok=True)
         self.dp_config = lab.folder / "dp.yaml"
+        self.as_unit = []  # what gives lb-cp the rights that its unit does; the sanitizers write their reports as who they are
+        if "ASAN_OPTIONS" not in os.environ:
+            self.as_unit = Unit(ROOT / "configs/lb-cp.service").as_user("nobody")
+            for path in (lab.folder, self.cp_state):
+                shutil.chown(path, "nobody", "nogroup")
         self.set_workers(workers)
 
     def set_workers(self, workers):
@@ -48,7 +56,7 @@ ports:
   - {{name: eth0, driver: af_xdp}}
 memory: {{mode: no_huge, size_mb: 128}}
 idle: {{after_empty_polls: 100, sleep_us: 200}}
-flow_table: {{flows_per_worker: {self.flows_per_worker}, path: {self.lab.folder}/flows}}
+flow_table: {{flows_per_worker: {self.flows_per_worker}, translations_per_worker: {self.translations_per_worker}, path: {self.lab.folder}/flows}}
 capacity: {{targets: 4096, listeners: 1024}}
 sandbox: {{user: {"root" if "ASAN_OPTIONS" in os.environ else "nobody"}}}  # the sanitizers write their reports as who they are
 """
@@ -68,6 +76,23 @@ sandbox: {{user: {"root" if "ASAN_OPTIONS" in os.environ else "nobody"}}}  # the
                                  "--config", self.dp_config)
         wait_until("lb-dp's control socket", lambda: self.dp.require_running() and self._socket_identity() != left, 30)
 
+    def upgrade_dp(self):
+        """`lb-dp upgrade`: another lb-dp goes on with the work. Returns what it says of the gap: (ms, packets dropped)."""
+        with open(self.lab.folder / "lb-dp.log", "ab") as log:
+            done = subprocess.run(list(map(str, self.lab.inside(LB, BIN / "lb-dp", "upgrade", "--config", self.dp_config))),
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, timeout=30)
+        found = re.fullmatch(r"process (\d+) has taken over from (\d+): no worker ran for (\d+) ms, (\d+) packets were dropped meanwhile\n",
+                             done.stdout)
+        if not found or done.returncode != 0:
+            raise LabError(f"lb-dp upgrade: exit {done.returncode}: {done.stdout}")
+        pid, old, gap_ms, dropped = map(int, found.groups())
+        if old != self.dp.pid:
+            raise LabError(f"lb-dp upgrade took over from {old}, not from {self.dp.pid}")
+        if isinstance(self.dp, Process) and self.dp.popen.wait(10) != 0:
+            raise LabError(f"the old lb-dp ended with {self.dp.popen.returncode}")
+        self.dp = Adopted(pid, self.lab.folder / "lb-dp.log")
+        return gap_ms, dropped
+
     def supervised_pid(self):
         """Of the lb-dp below the supervisor; raises while there is none."""
         children = pathlib.Path(f"/proc/{self.dp.pid}/task/{self.dp.pid}/children").read_text().split()
@@ -80,7 +105,7 @@ sandbox: {{user: {"root" if "ASAN_OPTIONS" in os.environ else "nobody"}}}  # the
         return status.st_ino, status.st_ctime_ns
 
     def launch_cp(self):
-        self.cp = self.lab.start(LB, "lb-cp", BIN / "lb-cp", "--socket", self.cp_socket, "--dp-socket", self.dp_socket, "--state-dir",
+        self.cp = self.lab.start(LB, "lb-cp", *self.as_unit, BIN / "lb-cp", "--socket", self.cp_socket, "--dp-socket", self.dp_socket, "--state-dir",
                                  self.cp_state, "--metrics", METRICS)
 
     def start_cp(self):

@@ -137,6 +137,36 @@ class Process:
         return self.stop(signal.SIGKILL)
 
 
+class Adopted:
+    """A program that another one has started and left to itself, as a Process."""
+
+    def __init__(self, pid, log):
+        self.pid, self.log = pid, log
+
+    def running(self):
+        try:
+            return pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+        except OSError:
+            return False
+
+    def require_running(self):
+        if not self.running():
+            raise Ended(f"process {self.pid} has ended: see {self.log}")
+        return True
+
+    def stop(self, number=signal.SIGTERM, seconds=10):
+        if self.running():
+            os.kill(self.pid, number)
+        try:
+            wait_until(f"the end of {self.pid}", lambda: not self.running(), seconds, every=0.01)
+        except LabError:
+            os.kill(self.pid, signal.SIGKILL)
+            wait_until(f"the end of {self.pid}", lambda: not self.running(), seconds)
+
+    def kill(self):
+        self.stop(signal.SIGKILL)
+
+
 class Lab:
     """prefix: of namespace names. folder: for logs, sockets and state; made anew by up(), removed by down()."""
 

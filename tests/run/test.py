@@ -18,7 +18,7 @@ REPORTS = BUILD / "reports"
 # which Debian has not built for TSan, so every report would be of gRPC itself.
 THREADED_PARTS = ["lb", "net", "io", "snapshot", "health", "cpnet", "stats", "control"]
 E2E_PROCESSES = 4  # at once, each with labs of its own: tests mostly wait
-FUZZ_SECONDS = 10  # of each target in the fuzz tier; ./run fuzz runs longer
+FUZZ_SECONDS = 6  # of each target in the fuzz tier; ./run fuzz runs longer
 
 
 def call(command, minutes, env=None):

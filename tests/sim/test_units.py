@@ -131,7 +131,7 @@ sandbox: {{user: nobody}}
 
     def child():
         children = pathlib.Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
-        return int(children[0]) if children else None
+        return int(children[0]) if len(children) == 1 else None
 
     try:
         wait(lambda: said("is ready") == 1, 60)
@@ -142,12 +142,17 @@ sandbox: {{user: nobody}}
             assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
         time.sleep(3)  # three times WatchdogSec: it feeds
         assert child() == first, (open_folder / "log").read_text()
+        supervisor.send_signal(signal.SIGHUP)  # as `systemctl reload`: another lb-dp takes over, and is the one that is watched
+        wait(lambda: said("is ready") == 2 and child() not in (None, first), 60)
+        assert said("has left its work to") == 1 and said("gave no sign of life") == 0
+        first = child()
+        assert all(status["Uid"].split() == [nobody] * 4 for status in status_of_threads(first))
         os.kill(first, signal.SIGSTOP)
-        wait(lambda: said("is ready") == 2, 60)
+        wait(lambda: said("is ready") == 3, 60)
         second = child()
         assert second not in (None, first) and said("gave no sign of life") == 1
         bury_thread(hold_thread(second, "worker"))
-        wait(lambda: said("is ready") == 3, 60)
+        wait(lambda: said("is ready") == 4, 60)
         assert child() not in (None, second) and said("gave no sign of life") == 2
     finally:
         supervisor.terminate()

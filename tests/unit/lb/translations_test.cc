@@ -89,33 +89,36 @@ TEST(Translations, APortComesRoundAgainAfterAllOthers) {
   EXPECT_EQ(b.port(b.open(99'999)), port);
 }
 
-TEST(Translations, WithoutAPortTheOldestUnansweredGoesAndNoOther) {
+TEST(Translations, WithoutAPortTheOldestUnprovenGoesAndNoOther) {
   Book b;
-  std::uint32_t unanswered = kNoSlot;
+  std::uint32_t unproven = kNoSlot;
   for (std::uint32_t n = 0; n < kSnatPorts; ++n) {
     const std::uint32_t slot = b.open(n + 1, n);
     ASSERT_NE(slot, kNoSlot);
-    n == 500 ? void(unanswered = slot) : b.book->of(0).set_state(slot, TranslationState::established);
+    b.book->of(0).set_state(slot, n == 500 ? TranslationState::answered : TranslationState::established);
+    if (n == 500) unproven = slot;
   }
   EXPECT_EQ(b.evicted, 0U);
-  const std::uint16_t port = b.port(unanswered);
+  const std::uint16_t port = b.port(unproven);
   const std::uint32_t slot = b.open(100'000);
   EXPECT_EQ(b.evicted, 1U);
   EXPECT_EQ(b.port(slot), port);
   EXPECT_EQ(b.book->of(0).find(hash_of(501)), kNoSlot);
   b.book->of(0).set_state(slot, TranslationState::established);
-  EXPECT_EQ(b.open(100'001), kNoSlot) << "every flow has been answered";
+  EXPECT_EQ(b.open(100'001), kNoSlot) << "every flow is proven";
   EXPECT_NE(b.open(100'001, 0, b.addresses), kNoSlot) << "the next address has ports";
 }
 
-TEST(Translations, WithoutASlotTheOldestUnansweredGoes) {
+TEST(Translations, WithoutASlotTheOldestUnprovenGoes) {
   Book b(1, 3);
-  b.open(1, 10);
+  b.book->of(0).set_state(b.open(1, 10), TranslationState::answered);
   b.open(2, 5);
   b.book->of(0).set_state(b.open(3, 0), TranslationState::established);
   EXPECT_NE(b.open(4, 20), kNoSlot);
   EXPECT_EQ(b.evicted, 1U);
   EXPECT_EQ(b.book->of(0).used(), 3U);
+  EXPECT_EQ(b.book->of(0).find(hash_of(1)), kNoSlot) << "a target answers every SYN";
+  EXPECT_NE(b.book->of(0).find(hash_of(2)), kNoSlot);
   EXPECT_NE(b.book->of(0).find(hash_of(3)), kNoSlot);
   EXPECT_NE(b.book->of(0).find(hash_of(4)), kNoSlot);
 }
@@ -135,6 +138,7 @@ TEST(Translations, ARestartKeepsFlowsAndTheirPorts) {
   const std::uint32_t slot = b.open(1);
   const std::uint32_t gone = b.open(2);
   const std::uint16_t port = b.port(slot);
+  b.book->of(0).set_state(slot, TranslationState::answered);
   b.book->of(0).release(gone);
   b.memory[0][9].state = TranslationState::established;  // torn: no port, no protocol
   b.make();
