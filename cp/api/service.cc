@@ -493,7 +493,6 @@ class Service final : public api::LoadBalancer::Service {
     const auto address = parse_address_port(request.target());
     if (!address) return invalid("target", quoted(request.target()) + " is not ADDRESS:PORT (IPv6: [ADDRESS]:PORT)");
     const std::string& group = request.target_group();
-    // The change first, the picture of everything after it: traffic waits for the one only.
     const auto in_group = group.empty() ? std::nullopt : std::optional<std::string>(group);
     const auto drained =
         terms != nullptr ? operations_.drain(*address, in_group, *terms) : operations_.undrain(*address, in_group);
@@ -504,16 +503,8 @@ class Service final : public api::LoadBalancer::Service {
       if (!has_target(*live, *address)) return no_target(*live, request.target());
       return {StatusCode::NOT_FOUND, to_utf8(drained.error())};
     }
-    const auto live = operations_.live();
-    const Index index(*live);
     const std::int64_t now = now_unix_ms();
-    for (const TargetKey& key : *drained) {
-      const LiveGroup* of = index.group(key.group);
-      if (of == nullptr) continue;
-      for (const LiveTarget& target : of->targets) {
-        if (target.key == key) fill(*reply.add_targets(), target, now);
-      }
-    }
+    for (const LiveTarget& target : operations_.targets(*drained)) fill(*reply.add_targets(), target, now);
     return Status::OK;
   }
 

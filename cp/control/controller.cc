@@ -122,6 +122,10 @@ std::shared_ptr<const LiveState> Controller::live() {
   return loop_->call([this] { return loop_->live(); });
 }
 
+std::vector<LiveTarget> Controller::targets(const std::vector<TargetKey>& keys) {
+  return loop_->call([&] { return loop_->targets(keys); });
+}
+
 EventsSince Controller::events_since(std::uint64_t instance, std::uint64_t sequence, std::chrono::milliseconds wait) {
   return loop_->events().since(instance, sequence, wait);
 }

@@ -100,6 +100,7 @@ class Controller::Loop {
   void end_trace(std::uint64_t session);
   std::future<void> when_stored();  // ready once the disk has what was changed before this call, or has refused it
   std::shared_ptr<const LiveState> live();
+  std::vector<LiveTarget> targets(const std::vector<TargetKey>& keys);
   MetricsInput metrics();
   explain::Context explain_context();
   std::string give_up(const std::shared_ptr<Waiter>& waiter);
@@ -126,6 +127,7 @@ class Controller::Loop {
   bool paths_ready() const;
   using Step = std::function<tl::expected<void, std::string>()>;
   tl::expected<void, std::string> prepare(const Config& config, Roster& roster, const Step& first);
+  LiveTarget show(const GroupRecord& group, const TargetRecord& target, const SlotShares::Group* shares) const;
   std::optional<std::uint64_t> flows_of(std::uint32_t id) const { return stats_.target_flows(id); }
 
   // loop_config.cc: which configuration, and which ones before

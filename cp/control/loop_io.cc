@@ -289,14 +289,7 @@ std::shared_ptr<const LiveState> Controller::Loop::live() {
     const SlotShares::Group* shares = shares_.find(name);
     if (shares != nullptr) row.table_hash = shares->table_hash;
     row.targets.reserve(group.targets.size());
-    for (const auto& [key, target] : group.targets) {
-      LiveTarget& shown = row.targets.emplace_back(LiveTarget{key, target.weight, target.status, target.next_hop, 0});
-      shown.status.flows = flows_of(target.status.id).value_or(0);
-      shown.drain_then = target.status.drain_then.value_or(group.config.after_deregistration);
-      if (shares == nullptr) continue;
-      const auto share = shares->share.find(target.status.id);
-      if (share != shares->share.end()) shown.share = share->second;
-    }
+    for (const auto& [key, target] : group.targets) row.targets.push_back(show(group, target, shares));
   }
   live->workers = stats_.workers();
   live->events = events_.newest_first();
@@ -304,6 +297,27 @@ std::shared_ptr<const LiveState> Controller::Loop::live() {
   live_at_ = std::chrono::steady_clock::now();
   live_cost_ = live_at_ - now;
   return live_;
+}
+
+LiveTarget Controller::Loop::show(const GroupRecord& group, const TargetRecord& target,
+                                  const SlotShares::Group* shares) const {
+  LiveTarget shown{target.key, target.weight, target.status, target.next_hop, 0};
+  shown.status.flows = flows_of(target.status.id).value_or(0);
+  shown.drain_then = target.status.drain_then.value_or(group.config.after_deregistration);
+  if (shares == nullptr) return shown;
+  const auto share = shares->share.find(target.status.id);
+  if (share != shares->share.end()) shown.share = share->second;
+  return shown;
+}
+
+std::vector<LiveTarget> Controller::Loop::targets(const std::vector<TargetKey>& keys) {
+  if (newest_) shares_.update(*newest_);
+  std::vector<LiveTarget> found;
+  for (const TargetKey& key : keys) {
+    const TargetRecord* target = roster_.find(key);
+    if (target != nullptr) found.push_back(show(roster_.groups().at(key.group), *target, shares_.find(key.group)));
+  }
+  return found;
 }
 
 MetricsInput Controller::Loop::metrics() {

@@ -7,7 +7,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "cp/snapshot/maglev.h"
+#include "cp/snapshot/group_part.h"
 #include "cp/snapshot/quic_tables.h"
 #include "cp/snapshot/rates.h"
 #include "cp/snapshot/security_store.h"
@@ -19,20 +19,23 @@ namespace lb::cp {
 namespace {
 
 using Error = std::string;
+using GroupParts = std::unordered_map<std::string, std::shared_ptr<const GroupPart>>;
 
 // One snapshot's tables on their way into the root.
 class Assembly {
  public:
-  explicit Assembly(const SnapshotInput& input) : input_(input) {}
+  // `parts`: of the generation before, by target group; those of this one afterwards.
+  Assembly(const SnapshotInput& input, GroupParts& parts) : input_(input), parts_(parts) {}
 
   tl::expected<void, Error> collect() {
     if (auto ok = vips(); !ok) return ok;
+    if (auto ok = make_parts(); !ok) return ok;
     if (auto ok = ports(); !ok) return ok;
     if (auto ok = groups(); !ok) return ok;
     return listeners();
   }
 
-  std::vector<TableRecipe> take_recipes() { return std::move(recipes_); }
+  std::vector<std::shared_ptr<const TableRecipe>> take_recipes() { return std::move(recipes_); }
 
   // `security`: the segment of security groups, nullptr where there is none.
   std::vector<std::byte> root(const TableStore::Result& tables, const SegmentMemory* security) {
@@ -144,10 +147,8 @@ class Assembly {
 
   // The interfaces that next hops and gateway listeners use, by name.
   tl::expected<void, Error> ports() {
-    for (const GroupInput& group : input_.groups) {
-      for (const TargetInput& target : group.targets) {
-        if (usable(target.next_hop)) port_index_[target.next_hop.interface] = 0;
-      }
+    for (const auto& part : current_) {
+      for (const std::string& interface : part->interface_names) port_index_[interface] = 0;
     }
     for (const Route& route : input_.routes) {
       if (usable(route.next_hop)) port_index_[route.next_hop.interface] = 0;
@@ -169,18 +170,37 @@ class Assembly {
   tl::expected<void, Error> groups() {
     if (input_.groups.size() > abi::kMaxGroups) return too_many("target groups", input_.groups.size(), abi::kMaxGroups);
     std::size_t ids = 0;
-    for (const GroupInput& group : input_.groups) {
-      for (const TargetInput& target : group.targets) ids = std::max<std::size_t>(ids, std::size_t{target.id} + 1);
+    for (const auto& part : current_) {
+      for (const std::uint32_t id : part->ids) ids = std::max<std::size_t>(ids, std::size_t{id} + 1);
     }
     if (ids > abi::kMaxTargets) return too_many("target ids", ids, abi::kMaxTargets);
     targets_.resize(ids);
-    for (const GroupInput& group : input_.groups) {
-      if (auto ok = add_group(group); !ok) return ok;
+    for (std::size_t i = 0; i < current_.size(); ++i) {
+      if (auto ok = add_group(input_.groups[i], *current_[i]); !ok) return ok;
     }
     return {};
   }
 
-  tl::expected<void, Error> add_group(const GroupInput& input) {
+  tl::expected<void, Error> make_parts() {
+    GroupParts made;
+    for (const GroupInput& input : input_.groups) {
+      const auto known = parts_.find(input.config.name);
+      std::shared_ptr<const GroupPart> part;
+      if (known != parts_.end() && input.version != 0 && known->second->version == input.version) {
+        part = known->second;
+      } else if (auto fresh = make_group_part(input)) {
+        part = std::move(*fresh);
+      } else {
+        return refuse(std::move(fresh.error()));
+      }
+      current_.push_back(part);
+      made.emplace(input.config.name, std::move(part));
+    }
+    parts_ = std::move(made);
+    return {};
+  }
+
+  tl::expected<void, Error> add_group(const GroupInput& input, const GroupPart& part) {
     const TargetGroup& config = input.config;
     const auto index = static_cast<std::uint32_t>(groups_.size());
     if (!group_index_.emplace(config.name, index).second)
@@ -188,28 +208,13 @@ class Assembly {
 
     if (config.mode == abi::ForwardingMode::geneve)
       gateways_.push_back({config.geneve_vpce_id, config.geneve_attachment_id, config.geneve_class, {}});
-    const TargetIdentities identities(config.name);
-    std::vector<std::pair<MaglevTarget, const TargetInput*>> rotation;
-    rotation.reserve(input.targets.size());
-    const bool ramps = std::ranges::any_of(input.targets, [](const auto& target) { return target.ramp != kRampSteps; });
-    for (const TargetInput& target : input.targets) {
-      const std::uint64_t identity = identities.of(target.key.address, target.key.port);
-      if (auto ok = add_target(target, identity, config, index); !ok) return ok;
-      if (target.weight > 0) rotation.push_back({{identity, target.weight * (ramps ? target.ramp : 1)}, &target});
-    }
-    if (rotation.size() > abi::kMaxTargetsPerGroup) {
-      return too_many(("targets in target group " + config.name).c_str(), rotation.size(), abi::kMaxTargetsPerGroup);
-    }
-    // Equal identities of different targets (2^-64 per pair) still have one order.
-    std::sort(rotation.begin(), rotation.end(), [](const auto& a, const auto& b) {
-      return std::tie(a.first.identity, a.second->key) < std::tie(b.first.identity, b.second->key);
-    });
+    if (auto ok = add_targets(input, part, index); !ok) return ok;
 
     abi::TargetGroup& group = groups_.emplace_back();  // value-initialized: padding is 0, and equal inputs give equal bytes
     group.segment = abi::kNoIndex;
-    group.slot_count = rotation.empty() ? 0 : config.table_size;
+    group.slot_count = part.recipe == nullptr ? 0 : config.table_size;
     group.first_target = static_cast<std::uint32_t>(group_targets_.size());
-    group.target_count = static_cast<std::uint32_t>(rotation.size());
+    group.target_count = static_cast<std::uint32_t>(part.rotation.size());
     group.name = name(config.name);
     group.tcp_idle_timeout_s = static_cast<std::uint32_t>(config.tcp_idle_timeout.count());
     group.udp_idle_timeout_s = static_cast<std::uint32_t>(config.udp_idle_timeout.count());
@@ -224,63 +229,32 @@ class Assembly {
     group.first_snat = static_cast<std::uint32_t>(snat_addresses_.size());
     group.snat_count = static_cast<std::uint32_t>(config.snat_addresses.size());
     snat_addresses_.insert(snat_addresses_.end(), config.snat_addresses.begin(), config.snat_addresses.end());
-    std::uint32_t unit = 0;
-    for (const auto& [target, from] : rotation) unit = std::gcd(unit, from->weight);
-    group.weight_unit = static_cast<std::uint16_t>(std::max(unit, 1U));
-    if (rotation.empty()) return {};
-
-    TableRecipe recipe{config.name, config.table_size, {}};
-    recipe.targets.reserve(rotation.size());
-    for (const auto& [target, from] : rotation) {
-      recipe.targets.push_back(target);
-      group_targets_.push_back(from->id);
-    }
-    recipes_.push_back(std::move(recipe));
+    group.weight_unit = part.weight_unit;
+    group_targets_.insert(group_targets_.end(), part.rotation.begin(), part.rotation.end());
+    if (part.recipe == nullptr) return {};
+    recipes_.push_back(part.recipe);
     group_of_recipe_.push_back(index);
     return {};
   }
 
-  tl::expected<void, Error> add_target(const TargetInput& input, std::uint64_t identity, const TargetGroup& group,
-                                       std::uint32_t group_index) {
-    const auto named = [&] { return "target " + group.name + " " + format_address_port(input.key.address, input.key.port); };
-    if (input.weight > 65535) return refuse(named() + ": weight " + std::to_string(input.weight) + " is above 65535");
-    if (input.key.group != group.name) return refuse(named() + ": belongs to target group " + input.key.group);
-    abi::Target& target = targets_[input.id];
-    if ((target.flags & abi::kTargetLive) != 0)
-      return refuse(named() + ": id " + std::to_string(input.id) + " is given twice");
-    target.address = input.key.address;
-    target.identity = identity;
-    target.group = group_index;
-    target.port = input.key.port;
-    target.weight = static_cast<std::uint16_t>(input.weight);
-    target.flags = abi::kTargetLive;
-    if (input.weight == 0) target.flags |= abi::kTargetNoNewFlows;
-    target.tracked = input.tracked;
-    target.state = input.state;
-    target.mode = group.mode;
-    set_tunnel(target, group);
-    if (group.mss_clamp) target.flags |= abi::kTargetClampsMss;
-    if (usable(input.next_hop)) {  // else it keeps its slots, and its packets are dropped by name
-      target.flags |= abi::kTargetResolved;
-      target.out_port = port_index_.at(input.next_hop.interface);
-      target.mtu_bytes = static_cast<std::uint16_t>(std::min(input.next_hop.mtu_bytes, 65535U));
-      target.vlan = input.next_hop.vlan;
-      target.next_hop_mac = input.next_hop.mac;
-      target.source_mac = input.next_hop.source_mac;
+  // The rows of a group's targets, with what only this snapshot knows.
+  tl::expected<void, Error> add_targets(const GroupInput& input, const GroupPart& part, std::uint32_t group) {
+    std::vector<std::uint8_t> ports;
+    for (const std::string& interface : part.interface_names) ports.push_back(port_index_.at(interface));
+    const bool gateway = input.config.mode == abi::ForwardingMode::geneve;
+    for (std::size_t i = 0; i < part.targets.size(); ++i) {
+      abi::Target& target = targets_[part.ids[i]];
+      if ((target.flags & abi::kTargetLive) != 0) {
+        const TargetKey& key = input.targets[i].key;
+        return refuse("target " + key.group + " " + format_address_port(key.address, key.port) + ": id " +
+                      std::to_string(part.ids[i]) + " is given twice");
+      }
+      target = part.targets[i];
+      target.group = group;
+      if ((target.flags & abi::kTargetResolved) != 0) target.out_port = ports[part.interfaces[i]];
+      if (gateway) target.tunnel_word = static_cast<std::uint32_t>(gateways_.size() - 1);
     }
     return {};
-  }
-
-  void set_tunnel(abi::Target& target, const TargetGroup& group) const {
-    if (group.mode == abi::ForwardingMode::geneve) target.tunnel_word = static_cast<std::uint32_t>(gateways_.size() - 1);
-    if (group.mode == abi::ForwardingMode::gue) {
-      target.tunnel_word = group.gue_port;
-      target.tunnel_flags = group.gue_ipv6_zero_checksum ? abi::kTunnelZeroChecksum : 0;
-    } else if (group.mode == abi::ForwardingMode::gre && group.gre_key) {
-      target.tunnel_word = *group.gre_key;
-      target.tunnel_flags = abi::kTunnelKeyed;
-    }
-    if (group.outer_fragmentation) target.tunnel_flags |= abi::kTunnelFragment;
   }
 
   tl::expected<void, Error> listeners() {
@@ -365,10 +339,12 @@ class Assembly {
   }
 
   const SnapshotInput& input_;
+  GroupParts& parts_;
+  std::vector<std::shared_ptr<const GroupPart>> current_;  // same order as the input's groups
   std::unordered_map<std::string, std::uint32_t> vip_index_;
   std::unordered_map<std::string, std::uint32_t> group_index_;
   std::map<std::string, std::uint8_t> port_index_;  // sorted: ports are
-  std::vector<TableRecipe> recipes_;
+  std::vector<std::shared_ptr<const TableRecipe>> recipes_;
   std::vector<std::uint32_t> group_of_recipe_;
   std::vector<abi::Vip> vips_;
   std::vector<abi::Listener> listeners_;
@@ -386,6 +362,7 @@ class Assembly {
 }  // namespace
 
 struct Compiler::Impl {
+  GroupParts parts;
   TableStore tables;
   SecurityStore security;
 };
@@ -394,7 +371,7 @@ Compiler::Compiler() : impl_(std::make_unique<Impl>()) {}
 Compiler::~Compiler() = default;
 
 tl::expected<CompiledSnapshot, std::string> Compiler::compile(const SnapshotInput& input) {
-  Assembly assembly(input);
+  Assembly assembly(input, impl_->parts);
   if (auto ok = assembly.collect(); !ok) return tl::unexpected(ok.error());
   auto tables = impl_->tables.update(assembly.take_recipes(), input.fleet_seed, input.generation.epoch);
   if (!tables) return tl::unexpected(tables.error());

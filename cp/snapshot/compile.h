@@ -6,7 +6,8 @@
 //                                └─ no ─▶ built (cp/snapshot/maglev.h)
 //
 // A Compiler remembers the group segments it made, so that a change of one target rebuilds one Maglev table and copies the
-// other tables of its segment (about 2 MiB); every other segment is shared. Segments that must be made are made by several
+// other tables of its segment (about 2 MiB); every other segment is shared. Of groups whose version is the same it also
+// remembers the rows of their targets. Segments that must be made are made by several
 // threads, which end before compile() returns. A segment costs one file descriptor as long as a snapshot holds it.
 #pragma once
 
@@ -41,6 +42,8 @@ struct GroupInput {
   TargetGroup config;
   bool fail_open = false;
   std::vector<TargetInput> targets;  // any order
+  // Equal ones, of one group's name, have equal config and targets: a Compiler looks at them once. 0: says nothing.
+  std::uint64_t version = 0;
 };
 
 struct ListenerInput {

@@ -44,6 +44,11 @@ struct TargetRecord {
   bool local = false;  // its address is this host's
 };
 
+// As events name it.
+std::string object_of(const TargetKey& key);
+// Whether it is drained or removed, and takes no new flows.
+bool leaving(const TargetRecord& target);
+
 // A target group that a listener has given up: it stays with weight 0 while its tracked flows may go on.
 struct FormerGroup {
   std::string name;

@@ -23,8 +23,8 @@ std::uint64_t table_bytes(const TableRecipe& recipe) {
 }  // namespace
 
 // Who goes into which batch, for the batches that differ from what is there.
-std::vector<TableStore::Work> TableStore::plan(std::vector<TableRecipe>& recipes, std::uint64_t fleet_seed,
-                                               std::uint64_t epoch) {
+std::vector<TableStore::Work> TableStore::plan(const std::vector<std::shared_ptr<const TableRecipe>>& recipes,
+                                               std::uint64_t fleet_seed, std::uint64_t epoch) {
   struct Members {
     std::vector<Item> items;
     std::uint64_t bytes = 0;
@@ -32,22 +32,23 @@ std::vector<TableStore::Work> TableStore::plan(std::vector<TableRecipe>& recipes
   };
   std::map<std::uint32_t, Members> members;
   for (const auto& [number, tables] : batches_) members[number];
-  std::vector<TableRecipe*> homeless;
-  for (TableRecipe& recipe : recipes) {
-    const auto known = known_.find(recipe.group);
-    if (known == known_.end() || known->second.table->recipe.slot_count != recipe.slot_count) {
-      homeless.push_back(&recipe);
+  std::vector<std::shared_ptr<const TableRecipe>> homeless;
+  for (const auto& recipe : recipes) {
+    const auto known = known_.find(recipe->group);
+    if (known == known_.end() || known->second.table->recipe->slot_count != recipe->slot_count) {
+      homeless.push_back(recipe);
       continue;
     }
+    const TableRecipe& before = *known->second.table->recipe;
     Members& batch = members[known->second.batch];
-    const bool right = fleet_seed == fleet_seed_ && known->second.table->recipe.targets == recipe.targets;
-    batch.items.push_back({&recipe, right ? known->second.table : nullptr});
-    batch.bytes += table_bytes(recipe);
+    const bool right = fleet_seed == fleet_seed_ && (&before == recipe.get() || before.targets == recipe->targets);
+    batch.items.push_back({recipe, right ? known->second.table : nullptr});
+    batch.bytes += table_bytes(*recipe);
     batch.dirty |= !right;
   }
 
   auto at = members.begin();  // never goes back: what did not fit before is full enough
-  for (TableRecipe* recipe : homeless) {
+  for (const auto& recipe : homeless) {
     while (at != members.end() && !at->second.items.empty() && at->second.bytes + table_bytes(*recipe) > kBatchBytes) ++at;
     if (at == members.end()) at = members.try_emplace(next_batch_++).first;
     at->second.items.push_back({recipe, nullptr});
@@ -85,7 +86,7 @@ void TableStore::build(Work& work, std::uint64_t fleet_seed, std::vector<std::by
     }
     table->offset = offset;
     offset += table_bytes(*item.recipe);
-    table->recipe = std::move(*item.recipe);
+    table->recipe = item.recipe;
     made.push_back(std::move(table));
   }
   write_segment_header(bytes, abi::SegmentKind::groups, work.segment_id);
@@ -111,11 +112,8 @@ void TableStore::build_all(std::vector<Work>& work, std::uint64_t fleet_seed) {
   run();
 }
 
-tl::expected<TableStore::Result, std::string> TableStore::update(std::vector<TableRecipe> recipes, std::uint64_t fleet_seed,
-                                                                 std::uint64_t epoch) {
-  std::vector<std::string> names;  // building moves the recipes away
-  names.reserve(recipes.size());
-  for (const TableRecipe& recipe : recipes) names.push_back(recipe.group);
+tl::expected<TableStore::Result, std::string> TableStore::update(
+    const std::vector<std::shared_ptr<const TableRecipe>>& recipes, std::uint64_t fleet_seed, std::uint64_t epoch) {
   std::vector<Work> work = plan(recipes, fleet_seed, epoch);
   build_all(work, fleet_seed);
   for (const Work& batch : work) {
@@ -138,10 +136,10 @@ tl::expected<TableStore::Result, std::string> TableStore::update(std::vector<Tab
   for (const auto& [number, tables] : batches_) {
     index_of[number] = static_cast<std::uint32_t>(result.segments.size());
     result.segments.push_back(tables.front()->memory);
-    for (const auto& table : tables) known_[table->recipe.group] = {number, table};
+    for (const auto& table : tables) known_[table->recipe->group] = {number, table};
   }
-  for (const std::string& name : names) {
-    const Known& known = known_.at(name);
+  for (const auto& recipe : recipes) {
+    const Known& known = known_.at(recipe->group);
     result.places.push_back({index_of[known.batch], known.table->offset, known.table->hash});
   }
   return result;

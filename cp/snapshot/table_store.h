@@ -44,11 +44,12 @@ class TableStore {
 
   // Recipes of groups without a target are left out. `epoch` goes into the ids of new segments. Error: the operating system
   // has no memory or descriptor left; nothing has changed then.
-  tl::expected<Result, std::string> update(std::vector<TableRecipe> recipes, std::uint64_t fleet_seed, std::uint64_t epoch);
+  tl::expected<Result, std::string> update(const std::vector<std::shared_ptr<const TableRecipe>>& recipes,
+                                           std::uint64_t fleet_seed, std::uint64_t epoch);
 
  private:
   struct Table {
-    TableRecipe recipe;
+    std::shared_ptr<const TableRecipe> recipe;
     std::uint64_t offset = 0;
     std::uint64_t hash = 0;
     std::shared_ptr<const SegmentMemory> memory;  // where the slots are
@@ -60,7 +61,7 @@ class TableStore {
   };
   // One table of a batch to come: kept as it is, or to be built.
   struct Item {
-    TableRecipe* recipe = nullptr;
+    std::shared_ptr<const TableRecipe> recipe;
     std::shared_ptr<const Table> kept;
   };
   struct Work {
@@ -71,7 +72,8 @@ class TableStore {
     std::string error;
   };
 
-  std::vector<Work> plan(std::vector<TableRecipe>& recipes, std::uint64_t fleet_seed, std::uint64_t epoch);
+  std::vector<Work> plan(const std::vector<std::shared_ptr<const TableRecipe>>& recipes, std::uint64_t fleet_seed,
+                         std::uint64_t epoch);
   static void build(Work& work, std::uint64_t fleet_seed, std::vector<std::byte>& bytes);
   static void build_all(std::vector<Work>& work, std::uint64_t fleet_seed);
 

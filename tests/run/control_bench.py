@@ -48,7 +48,7 @@ DRAINED, OTHER = "10.99.0.1", "10.99.0.2"
 CLONE_NEWNET, SO_TIMESTAMPNS, ETH_P_IP = 0x40000000, 35, 0x0800
 MEASURED = "measured"
 OPERATORS = 16
-STEPS = ("apply", "changes", "changes_per_second", "restart_cp", "restart_dp", "probes", "storm", "syn_flood")  # apply first: the others need its configuration
+STEPS = ("apply", "changes", "changes_per_second", "restart_cp", "restart_dp", "probes", "storm", "syn_flood")
 
 
 def inside(namespace, *command):
@@ -433,7 +433,7 @@ def main():
     parser.add_argument("--changes", type=int, default=100)
     parser.add_argument("--rate", type=int, default=5000, help="packets a second")
     parser.add_argument("--on-link", action="store_true", help="targets without a router before them: one neighbour each")
-    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="of these measurements (default: all)")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="of these measurements (default: all); apply comes before any")
     parser.add_argument("--serve-storm", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve_storm:
@@ -442,7 +442,7 @@ def main():
     try:
         bench.up()
         for step in STEPS:
-            if step in options.only:
+            if step in options.only or step == "apply":  # the others need its configuration
                 getattr(bench, step)()
     except (LabError, subprocess.TimeoutExpired) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -1,8 +1,10 @@
 // A control loop that only remembers what it was asked and shows one fixed world.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -115,6 +117,15 @@ class FakeOperations : public Operations {
     const std::lock_guard lock(mutex);
     if (broken) throw std::runtime_error("state is broken");
     return std::make_shared<const LiveState>(state);
+  }
+  std::vector<LiveTarget> targets(const std::vector<TargetKey>& keys) override {
+    const std::lock_guard lock(mutex);
+    std::vector<LiveTarget> found;
+    for (const LiveGroup& group : state.groups) {
+      std::ranges::copy_if(group.targets, std::back_inserter(found),
+                           [&](const LiveTarget& target) { return std::ranges::find(keys, target.key) != keys.end(); });
+    }
+    return found;
   }
   EventsSince events_since(std::uint64_t instance, std::uint64_t sequence, std::chrono::milliseconds) override {
     const std::lock_guard lock(mutex);
