@@ -7,7 +7,8 @@
   change-to-first-packet   lbctl drain or undrain (its start included) until the first packet of a new flow goes the new way
   cp-restart-ready         start of lb-cp after a kill -9 until it answers and every worker forwards by a generation of its epoch
   dp-restart-gap           lb-dp killed and started again: the longest time without a forwarded packet
-  changes-per-second       drains and undrains that 16 operators at once get through, each an lbctl of its own
+  changes-per-second       drains and undrains, one target each, that 16 operators at once get answered (stored, and on their way
+                           to the workers); each lbctl has eight targets to do one after the other
   probes-10000-cpu         of one core, what lb-cp uses to probe 10,000 targets every 10 s
   storm-api-latency        lbctl while half of 10,000 targets fail and return every 2 s
   syn-vs-established       SYNs, each of another connection, that lb-dp forwards, in percent of segments of 100,000 established
@@ -47,7 +48,7 @@ VIP, VIP_PORT = "198.18.0.1", 60000
 DRAINED, OTHER = "10.99.0.1", "10.99.0.2"
 CLONE_NEWNET, SO_TIMESTAMPNS, ETH_P_IP = 0x40000000, 35, 0x0800
 MEASURED = "measured"
-OPERATORS = 16
+OPERATORS, TARGETS_AT_ONCE = 16, 8
 STEPS = ("apply", "changes", "changes_per_second", "restart_cp", "restart_dp", "probes", "storm", "syn_flood")
 
 
@@ -307,10 +308,11 @@ punt: {{tap: none}}
         start, cpu = time.monotonic(), self.cpu()
 
         def change(number):
+            targets = [f"10.100.{number}.{t + 1}:{1000 + number}" for t in range(TARGETS_AT_ONCE)]
             for count, verb in enumerate(itertools.cycle(("drain", "undrain"))):
                 if time.monotonic() > start + 5:
-                    return count
-                self.lbctl(verb, f"10.100.{number}.1:{1000 + number}", "--timeout", "60")
+                    return count * TARGETS_AT_ONCE
+                self.lbctl(verb, *targets, "--timeout", "60")
 
         with concurrent.futures.ThreadPoolExecutor(OPERATORS) as operators:
             done = sum(operators.map(change, range(OPERATORS)))
