@@ -34,7 +34,9 @@ class Judge final : public api_test::FakeOperations {
       one->translations = {translations_};
     }
   }
-  ApplyOutcome apply(const std::string& text, const std::string& file, const ApplyOptions&) override { return judge(text, file); }
+  ApplyOutcome apply(const std::string& text, const std::string& file, const ApplyOptions&) override {
+    return judge(text, file);
+  }
   ApplyOutcome diff(const std::string& text, const std::string& file) override { return judge(text, file); }
   ApplyOutcome edit(const Edit& change, const ApplyOptions&) override {
     require(!describe(change).empty(), "a change can be told");
@@ -102,32 +104,36 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const grpc::ServerContext context;
   switch (call) {
     case 0:
-      ask<api::ApplyRequest, api::ApplyReply>(rest, length,
-                                              [&](const auto& request, auto& reply) { return apply_config(judge, context, request, reply); });
+      ask<api::ApplyRequest, api::ApplyReply>(
+          rest, length, [&](const auto& request, auto& reply) { return apply_config(judge, context, request, reply); });
       break;
     case 1:
-      ask<api::DiffRequest, api::DiffReply>(rest, length, [&](const auto& request, auto& reply) { return diff_config(judge, request, reply); });
+      ask<api::DiffRequest, api::DiffReply>(
+          rest, length, [&](const auto& request, auto& reply) { return diff_config(judge, request, reply); });
       break;
     case 2:
-      ask<api::EditRequest, api::ApplyReply>(rest, length,
-                                             [&](const auto& request, auto& reply) { return edit_config(judge, context, request, reply); });
+      ask<api::EditRequest, api::ApplyReply>(
+          rest, length, [&](const auto& request, auto& reply) { return edit_config(judge, context, request, reply); });
       break;
     case 3:
-      ask<api::RollbackRequest, api::ApplyReply>(rest, length,
-                                                 [&](const auto& request, auto& reply) { return roll_back(judge, context, request, reply); });
+      ask<api::RollbackRequest, api::ApplyReply>(
+          rest, length, [&](const auto& request, auto& reply) { return roll_back(judge, context, request, reply); });
       break;
     case 4:
-      ask<api::ExportRequest, api::ExportReply>(rest, length,
-                                                [&](const auto& request, auto& reply) { return export_config(judge, request, reply); });
+      ask<api::ExportRequest, api::ExportReply>(
+          rest, length, [&](const auto& request, auto& reply) { return export_config(judge, request, reply); });
       break;
     case 5:
-      ask<api::WhyRequest, api::WhyReply>(rest, length, [&](const auto& request, auto& reply) { return why_flow(judge, request, reply); });
+      ask<api::WhyRequest, api::WhyReply>(rest, length,
+                                          [&](const auto& request, auto& reply) { return why_flow(judge, request, reply); });
       break;
     case 6:
-      ask<api::FlowsRequest, api::FlowList>(rest, length, [&](const auto& request, auto& reply) { return list_flows(judge, request, reply); });
+      ask<api::FlowsRequest, api::FlowList>(
+          rest, length, [&](const auto& request, auto& reply) { return list_flows(judge, request, reply); });
       break;
     case 7:
-      ask<api::PlanRequest, api::PlanReply>(rest, length, [&](const auto& request, auto& reply) { return plan_config(judge, request, reply); });
+      ask<api::PlanRequest, api::PlanReply>(
+          rest, length, [&](const auto& request, auto& reply) { return plan_config(judge, request, reply); });
       break;
     default: ask_about_packets(judge, rest, length);
   }

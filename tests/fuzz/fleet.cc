@@ -149,7 +149,8 @@ Fleet::Fleet()
       snapshot_(snapshots().front()) {
   for (const auto& snapshot : snapshots()) {
     require(snat_.learn(snapshot->snat_addresses()), "the SNAT addresses are few");
-    require(snapshot->targets().size() <= kTargets && snapshot->listeners().size() <= kListeners, "and so are targets and listeners");
+    require(snapshot->targets().size() <= kTargets && snapshot->listeners().size() <= kListeners,
+            "and so are targets and listeners");
   }
   for (std::uint32_t index = 0; index < kWorkers; ++index) workers_.push_back(std::make_unique<One>(*this, index));
   for (const auto& worker : workers_) peers_.push_back(&worker->flows);
@@ -167,10 +168,12 @@ void Fleet::packet(std::uint32_t worker, std::span<const std::uint8_t> frame) {
   burst.tailroom[0] = 0;
   one.pipeline->process(*snapshot_, burst, now_ns_);
   const bool leaves = burst.verdict[0] == Verdict::tx || burst.verdict[0] == Verdict::answer;
-  require((burst.reason[0] == abi::DropReason::none) == (burst.verdict[0] != Verdict::drop && burst.verdict[0] != Verdict::answer),
+  require((burst.reason[0] == abi::DropReason::none) ==
+              (burst.verdict[0] != Verdict::drop && burst.verdict[0] != Verdict::answer),
           "what is dropped has a reason, and nothing else has");
   if (!leaves) return;
-  require(burst.data[0] >= block.bytes.get() && burst.data[0] + burst.length[0] <= block.data + frame.size(), "a frame leaves in its buffer");
+  require(burst.data[0] >= block.bytes.get() && burst.data[0] + burst.length[0] <= block.data + frame.size(),
+          "a frame leaves in its buffer");
   net::ParsedPacket sent;
   require(net::parse(burst.data[0], burst.length[0], false, sent).result != net::ParseResult::drop, "what leaves is whole");
   last_sent_.assign(burst.data[0], burst.data[0] + burst.length[0]);

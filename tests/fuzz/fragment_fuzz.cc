@@ -1,8 +1,8 @@
 // Fragments to VIPs, of both families, in any order, with any contents, on either worker, while time passes: every one ends
 // once, held ones do not stay, and what was sent on is whole.
 //
-// Input: steps, each a byte of choices (family, worker, id, more follow, time), one of the offset, one of the length, then that
-// much payload; a first fragment's begins with ports.
+// Input: steps, each a byte of choices (family, worker, id, more follow, time), one of the offset, one of the length, then
+// that much payload; a first fragment's begins with ports.
 #include "dp/net/checksum.h"
 #include "dp/net/headers.h"
 #include "tests/fuzz/fleet.h"
@@ -47,7 +47,8 @@ Frame fragment6(std::uint8_t choices, std::uint8_t where, std::span<const std::u
   store_be16(ip + net::kIpv6PayloadLengthAt, static_cast<std::uint16_t>(kFragmentHeaderBytes + payload.size()));
   ip[net::kIpv6NextHeaderAt] = 44;
   ip[net::kIpv6HopLimitAt] = 64;
-  const std::uint8_t ends[32] = {0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10};
+  const std::uint8_t ends[32] = {0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7,
+                                 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10};
   std::copy_n(ends, sizeof ends, ip + net::kIpv6SourceAt);
   std::uint8_t* header = ip + net::kIpv6Bytes;
   header[0] = (where & 0x80) != 0 ? 6 : 17;
@@ -73,7 +74,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     const auto more = input.take(input.byte());
     payload.insert(payload.end(), more.begin(), more.end());
-    fleet.packet(choices >> 1 & 1, (choices & 1) != 0 ? fragment6(choices, where, payload) : fragment4(choices, where, payload));
+    fleet.packet(choices >> 1 & 1,
+                 (choices & 1) != 0 ? fragment6(choices, where, payload) : fragment4(choices, where, payload));
     fleet.pass(kStepsNs[choices >> 6]);
     fleet.age();
     fleet.check();

@@ -1,5 +1,5 @@
-// Any bytes as the payload of UDP 6081, and any bytes as the options of a header that is in order: nothing behind the payload
-// is read, options are taken only if all three stand there once, and what lb writes it reads again.
+// Any bytes as the payload of UDP 6081, and any bytes as the options of a header that is in order: nothing behind the
+// payload is read, options are taken only if all three stand there once, and what lb writes it reads again.
 //
 // Input: one byte of choices, then the payload.
 #include "dp/net/geneve.h"

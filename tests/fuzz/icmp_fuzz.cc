@@ -1,5 +1,5 @@
-// Any bytes as an ICMP message to a VIP or SNAT address: reading the quote, telling the error anew to the other side, and the
-// answer to an echo request stay inside their buffers, and what comes out is ICMP again that quotes what it should.
+// Any bytes as an ICMP message to a VIP or SNAT address: reading the quote, telling the error anew to the other side, and
+// the answer to an echo request stay inside their buffers, and what comes out is ICMP again that quotes what it should.
 //
 // Input: one byte of choices, then the frame.
 #include "dp/net/family.h"
@@ -20,7 +20,8 @@ constexpr abi::IpAddress kTwo4 = abi::IpAddress::v4(192, 0, 2, 10);
 constexpr abi::IpAddress kOne6{{0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
 constexpr abi::IpAddress kTwo6{{0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}};
 
-void try_quote(std::span<const std::uint8_t> frame, const ParsedPacket& packet, const FlowKey& quoted, std::uint8_t choices) {
+void try_quote(std::span<const std::uint8_t> frame, const ParsedPacket& packet, const FlowKey& quoted,
+               std::uint8_t choices) {
   const Block block(frame, 0);
   const bool is_v6 = packet.key.is_v6 != 0;
   const abi::IpAddress& address = is_v6 ? kOne6 : kOne4;
@@ -43,9 +44,10 @@ void try_relay(std::span<const std::uint8_t> frame, const ParsedPacket& packet, 
   const abi::IpAddress& two = to_v6 ? kTwo6 : kTwo4;
   const Block from(frame, 0);
   const std::unique_ptr<std::uint8_t[]> room(new std::uint8_t[kEthernetBytes + kMaxRelayedErrorBytes]);
-  const IpPacket out = relay_error(
-      from.data, packet, {.source = one, .destination = two, .quoted = {two, one, 40000, 80}, .sequence_shift = choices * 3U},
-      room.get() + kEthernetBytes);
+  const IpPacket out =
+      relay_error(from.data, packet,
+                  {.source = one, .destination = two, .quoted = {two, one, 40000, 80}, .sequence_shift = choices * 3U},
+                  room.get() + kEthernetBytes);
   if (out.length == 0) return;
   require(out.length <= kMaxRelayedErrorBytes && out.is_v6 == to_v6, "an error of the other side's family, not too long");
   std::memset(room.get(), 0, kEthernetBytes);
@@ -78,7 +80,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::uint32_t length = build_echo_reply(reply.data, packet, reply.data);
   if (length == 0) return 0;
   ParsedPacket answer;
-  require(length <= frame.size() && parse(reply.data, length, false, answer).result == ParseResult::other_ip, "an answer is whole IP");
+  require(length <= frame.size() && parse(reply.data, length, false, answer).result == ParseResult::other_ip,
+          "an answer is whole IP");
   require(answer.key.source == packet.key.destination && answer.key.destination == packet.key.source, "and goes back");
   require(read_icmp(reply.data, answer).kind == IcmpKind::other, "intact, and no request");
   return 0;

@@ -1,5 +1,6 @@
 // Any TCP packet of a fullnat client or target: the PROXY header and the address option are put in, payload is cut,
-// acknowledgments and SACK blocks are taken back, inside the buffers; headers agree with the bytes, and payload is not touched.
+// acknowledgments and SACK blocks are taken back, inside the buffers; headers agree with the bytes, and payload is not
+// touched.
 //
 // Input: one byte of choices, two of how much payload is kept, four of a sequence number, then the frame.
 #include "dp/net/client_address.h"
@@ -33,9 +34,10 @@ void agrees(std::uint8_t* frame, const ParsedPacket& packet) {
   std::memset(frame, 0, packet.l2_length);
   std::uint8_t* start = write_l2(frame + packet.l2_length, packet.key.is_v6 != 0 ? kEtherTypeIpv6 : kEtherTypeIpv4, kLink);
   ParsedPacket again;
-  require(parse(start, static_cast<std::uint32_t>(frame + packet.l2_length - start) + packet.ip_length, false, again).result ==
-              ParseResult::ok,
-          "the packet is whole");
+  require(
+      parse(start, static_cast<std::uint32_t>(frame + packet.l2_length - start) + packet.ip_length, false, again).result ==
+          ParseResult::ok,
+      "the packet is whole");
   require(again.key == packet.key && again.ip_length == packet.ip_length, "and what its description says");
 }
 
@@ -50,12 +52,14 @@ void insert(std::span<const std::uint8_t> frame, ParsedPacket packet, bool heade
   require(payload_bytes(block.data, packet) == std::min(before, keep), "as much payload is left as was asked for");
   const Block kept(payload_of(block.data, packet), 0);
   const std::uint32_t length = payload_bytes(block.data, packet);
-  std::uint8_t* out = header ? insert_proxy_header(block.data, packet, addresses) : insert_address_option(block.data, packet, addresses);
+  std::uint8_t* out =
+      header ? insert_proxy_header(block.data, packet, addresses) : insert_address_option(block.data, packet, addresses);
   if (out == nullptr) return;
   require(out >= block.bytes.get(), "the room in front is enough");
   const auto payload = payload_of(out, packet);
   require(payload.size() == length + (header ? room : 0), "the header is payload, the option is not");
-  require(length == 0 || std::memcmp(payload.data() + payload.size() - length, kept.data, length) == 0, "payload stands as it was");
+  require(length == 0 || std::memcmp(payload.data() + payload.size() - length, kept.data, length) == 0,
+          "payload stands as it was");
   agrees(out, packet);
 }
 
@@ -67,10 +71,12 @@ void take_back(std::span<const std::uint8_t> frame, const ParsedPacket& packet, 
   const std::uint32_t length = payload_bytes(block.data, packet);
   take_from_acknowledgment(block.data, packet, bytes, first, arrived);
   const auto after = payload_of(block.data, packet);
-  require(after.size() == length && (length == 0 || std::memcmp(after.data(), before.data, length) == 0), "payload stands as it was");
+  require(after.size() == length && (length == 0 || std::memcmp(after.data(), before.data, length) == 0),
+          "payload stands as it was");
   add_to_sequence(block.data, packet, bytes);
   ParsedPacket again;
-  require(parse(block.data, static_cast<std::uint32_t>(frame.size()), false, again).result == ParseResult::ok && again.key == packet.key,
+  require(parse(block.data, static_cast<std::uint32_t>(frame.size()), false, again).result == ParseResult::ok &&
+              again.key == packet.key,
           "the packet is the same flow's");
   if ((packet.tcp_flags & kTcpSyn) != 0) clamp_mss(block.data, packet, static_cast<std::uint16_t>(first));
 }
@@ -85,7 +91,8 @@ void change_family(std::span<const std::uint8_t> frame, const ParsedPacket& pack
   std::uint8_t* start = write_l2(out.ip, to_v6 ? kEtherTypeIpv6 : kEtherTypeIpv4, kLink);
   ParsedPacket again;
   const bool fresh_header = packet.key.is_v6 != 0 && !to_v6;  // else a wrong checksum stays wrong
-  require(parse(start, kEthernetBytes + out.length, fresh_header, again).result == ParseResult::ok, "whole, in the other family");
+  require(parse(start, kEthernetBytes + out.length, fresh_header, again).result == ParseResult::ok,
+          "whole, in the other family");
   require(again.key.source == to.source && again.key.destination_port == to.destination_port, "with the tuple it was given");
 }
 

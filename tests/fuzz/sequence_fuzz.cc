@@ -27,9 +27,11 @@ net::FlowKey key_from(Input& input) {
   net::FlowKey key;
   key.is_v6 = choices & 1;
   key.protocol = (choices & 2) != 0 ? kUdp : kTcp;
-  key.source = key.is_v6 != 0 ? abi::IpAddress{{0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7}} : abi::IpAddress::v4(198, 51, 100, 7);
-  key.destination = key.is_v6 != 0 ? abi::IpAddress{{0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10}}
-                    : (choices & 0x80) != 0 ? abi::IpAddress::v4(203, 0, 113, 5) : abi::IpAddress::v4(192, 0, 2, 10);
+  key.source = key.is_v6 != 0 ? abi::IpAddress{{0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7}}
+                              : abi::IpAddress::v4(198, 51, 100, 7);
+  key.destination = key.is_v6 != 0          ? abi::IpAddress{{0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10}}
+                    : (choices & 0x80) != 0 ? abi::IpAddress::v4(203, 0, 113, 5)
+                                            : abi::IpAddress::v4(192, 0, 2, 10);
   key.source_port = static_cast<std::uint16_t>(40000 + (choices >> 5 & 3));
   key.destination_port = static_cast<std::uint16_t>(80 + (choices >> 2 & 7));
   return key;
@@ -37,13 +39,19 @@ net::FlowKey key_from(Input& input) {
 
 Frame client_packet(Input& input) {
   const net::FlowKey key = key_from(input);
-  constexpr std::uint8_t kFlags[] = {net::kTcpSyn, net::kTcpAck, net::kTcpAck | net::kTcpPsh, net::kTcpFin | net::kTcpAck, net::kTcpRst,
-                                     net::kTcpSyn | net::kTcpAck, 0, 0xff};
+  constexpr std::uint8_t kFlags[] = {net::kTcpSyn,
+                                     net::kTcpAck,
+                                     net::kTcpAck | net::kTcpPsh,
+                                     net::kTcpFin | net::kTcpAck,
+                                     net::kTcpRst,
+                                     net::kTcpSyn | net::kTcpAck,
+                                     0,
+                                     0xff};
   const std::uint8_t shape = input.byte();
   Frame frame(2200);
   const std::uint32_t payload = (shape & 0x80) != 0 ? 1440U + (shape >> 3 & 15) * 2 : shape >> 3 & 15;
-  frame.resize(test::write_frame(frame.data(), key,
-                                 {.tcp_flags = kFlags[shape & 7], .payload_bytes = payload, .dont_fragment = (shape & 0x40) == 0}));
+  frame.resize(test::write_frame(
+      frame.data(), key, {.tcp_flags = kFlags[shape & 7], .payload_bytes = payload, .dont_fragment = (shape & 0x40) == 0}));
   for (std::uint8_t changes = input.byte() & 3; changes > 0; --changes) frame[input.byte() % frame.size()] = input.byte();
   return frame;
 }
@@ -61,7 +69,8 @@ Frame fragment(Input& input) {
   std::uint8_t* ip = frame.data() + net::kEthernetBytes;
   store_be16(ip + 4, input.byte() & 3);  // id
   store_be16(ip + net::kIpv4FragmentAt, static_cast<std::uint16_t>(offset | ((where & 4) != 0 ? 0x2000 : 0)));
-  const std::size_t length = net::kIpv4Bytes + std::min<std::size_t>(8U * (1 + (where >> 3 & 7)), frame.size() - net::kEthernetBytes - net::kIpv4Bytes);
+  const std::size_t length = net::kIpv4Bytes + std::min<std::size_t>(8U * (1 + (where >> 3 & 7)),
+                                                                     frame.size() - net::kEthernetBytes - net::kIpv4Bytes);
   store_be16(ip + net::kIpv4TotalLengthAt, static_cast<std::uint16_t>(length));
   store(ip + net::kIpv4ChecksumAt, std::uint16_t{0});
   store(ip + net::kIpv4ChecksumAt, net::checksum_finish(net::ipv4_header_sum(ip)));
@@ -78,7 +87,8 @@ Frame returned(const Frame& sent, Input& input) {
   Frame frame = sent;
   const std::uint8_t choices = input.byte();
   net::ParsedPacket packet;
-  if (net::parse(frame.data(), static_cast<std::uint32_t>(frame.size()), false, packet).result == net::ParseResult::drop) return frame;
+  if (net::parse(frame.data(), static_cast<std::uint32_t>(frame.size()), false, packet).result == net::ParseResult::drop)
+    return frame;
   if (packet.ip_length == 0) return frame;
   swap_bytes(frame.data(), frame.data() + 6, 6);
   std::uint8_t* ip = frame.data() + packet.l2_length;
@@ -88,7 +98,8 @@ Frame returned(const Frame& sent, Input& input) {
   swap_bytes(ip + at, ip + at + (is_v6 ? 16 : 4), is_v6 ? 16 : 4);
   const bool tunnel = packet.protocol == kUdp && packet.key.destination_port == 6081;
   if (!tunnel && (packet.protocol == kUdp || packet.protocol == kTcp)) swap_bytes(l4, l4 + 2, 2);
-  if (packet.protocol == kTcp) l4[net::kTcpFlagsAt] = (choices & 1) != 0 ? net::kTcpSyn | net::kTcpAck : net::kTcpAck | (choices >> 1 & 7);
+  if (packet.protocol == kTcp)
+    l4[net::kTcpFlagsAt] = (choices & 1) != 0 ? net::kTcpSyn | net::kTcpAck : net::kTcpAck | (choices >> 1 & 7);
   for (std::uint8_t changes = choices >> 6; changes > 0; --changes) frame[input.byte() % frame.size()] ^= input.byte();
   return frame;
 }
@@ -96,7 +107,8 @@ Frame returned(const Frame& sent, Input& input) {
 // About the last packet sent, from somewhere on its way, to who had sent it.
 Frame error_about(const Frame& sent, Input& input) {
   net::ParsedPacket packet;
-  const bool whole = net::parse(sent.data(), static_cast<std::uint32_t>(sent.size()), false, packet).result != net::ParseResult::drop;
+  const bool whole =
+      net::parse(sent.data(), static_cast<std::uint32_t>(sent.size()), false, packet).result != net::ParseResult::drop;
   if (!whole || packet.ip_length == 0 || packet.key.is_v6 != 0) return sent;
   const std::uint32_t quoted = std::min<std::uint32_t>(packet.ip_length, net::kIpv4Bytes + 8 + (input.byte() & 31));
   Frame frame(net::kEthernetBytes + net::kIpv4Bytes + net::kIcmpBytes + quoted);
