@@ -21,14 +21,15 @@ constexpr std::initializer_list<const char*> kForbidden = {
     "pivot_root", "chroot", "setns", "unshare", "swapon", "swapoff", "quotactl", "mknod", "mknodat", "name_to_handle_at",
     "open_by_handle_at", "fanotify_init",
     // the machine
-    "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "sethostname", "setdomainname",
-    "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "stime", "ioperm", "iopl", "syslog", "acct", "vhangup",
+    "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "sethostname",
+    "setdomainname", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "stime", "ioperm", "iopl", "syslog",
+    "acct", "vhangup",
     // other users and rights
     "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "setfsuid", "setfsgid", "capset",
     "add_key", "request_key", "keyctl",
     // what the kernel has had most holes in
-    "io_uring_setup", "io_uring_enter", "io_uring_register", "userfaultfd", "perf_event_open", "lookup_dcookie", "nfsservctl",
-    "vmsplice"};
+    "io_uring_setup", "io_uring_enter", "io_uring_register", "userfaultfd", "perf_event_open", "lookup_dcookie",
+    "nfsservctl", "vmsplice"};
 
 }  // namespace
 
