@@ -1,6 +1,7 @@
 #include "dp/io/ports.h"
 
 #include <fmt/format.h>
+#include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
@@ -143,26 +144,55 @@ tl::expected<void, std::string> add_twin(const PortConfig& config, Port& port) {
   return {};
 }
 
+// As it closes a device, the driver would detach our XDP program, fails because of the pinned link, and says so as an error.
+// It is meant to stay.
+void quiet_driver() {
+  rte_log_set_level_pattern("pmd.net.af_xdp*", RTE_LOG_CRIT);
+}
+
 }  // namespace
 
-tl::expected<std::unique_ptr<Ports>, std::string> Ports::open(const DpConfig& config) {
-  std::unique_ptr<Ports> ports(new Ports);
-  for (std::size_t i = 0; i < config.ports.size(); ++i) {
-    const PortConfig& port_config = config.ports[i];
-    Port& port = ports->ports_.emplace_back();
-    port.driver = port_config.driver;
-    port_config.name.copy(port.info.name, sizeof(port.info.name) - 1);
-    for (std::size_t d = 0; d < (port.driver == Driver::af_xdp ? config.workers.size() : 1); ++d) {
+tl::expected<void, std::string> Ports::find_devices(const DpConfig& config) {
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    for (std::size_t d = 0; d < (ports_[i].driver == Driver::af_xdp ? config.workers.size() : 1); ++d) {
       std::uint16_t device = 0;
       const std::string name = device_name(config, i, d);
       if (rte_eth_dev_get_port_by_name(name.c_str(), &device) != 0) {
         return tl::unexpected(field(config, i) + ": DPDK has no driver for device " + name + ", or could not open it");
       }
-      port.devices.push_back(device);
+      ports_[i].devices.push_back(device);
     }
   }
+  return {};
+}
+
+tl::expected<std::unique_ptr<Ports>, std::string> Ports::open(const DpConfig& config) {
+  std::unique_ptr<Ports> ports(new Ports);
+  for (const PortConfig& port_config : config.ports) {
+    Port& port = ports->ports_.emplace_back();
+    port.driver = port_config.driver;
+    port_config.name.copy(port.info.name, sizeof(port.info.name) - 1);
+  }
+  if (auto r = ports->find_devices(config); !r) return tl::unexpected(r.error());
   if (auto r = ports->make_pools(config); !r) return tl::unexpected(r.error());
   return ports;
+}
+
+// Of ports that are all af_xdp.
+tl::expected<void, std::string> Ports::renew_devices(const DpConfig& config) {
+  quiet_driver();
+  for (std::size_t i = 0; i < ports_.size(); ++i) {
+    Port& port = ports_[i];
+    port.queues.clear();
+    port.devices.clear();
+    for (const Vdev& device : vdevs_of(config, i)) {
+      int error = rte_eal_hotplug_remove("vdev", device.name.c_str());
+      if (error == 0) error = rte_eal_hotplug_add("vdev", device.name.c_str(), device.arguments.c_str());
+      if (error != 0)
+        return tl::unexpected(fmt::format("{}: making {} anew: {}", field(config, i), device.name, rte_strerror(-error)));
+    }
+  }
+  return find_devices(config);
 }
 
 // One for each NUMA node that a device is on; what was there before is freed.
@@ -208,32 +238,28 @@ tl::expected<void, std::string> Ports::open_punt_tap(const DpConfig& config) {
   return {};
 }
 
-// The kernel gives a queue back some time after its last socket was closed. The driver keeps buffers of a socket that could
-// not be made: the next try is with new ones.
+// The kernel gives a queue back some time after its last socket was closed. The driver is left with rings and buffers of the
+// socket that could not be made, so each try is with a device and with buffers of its own.
 tl::expected<void, std::string> Ports::start(const DpConfig& config) {
-  constexpr int kTries = 20;
-  constexpr std::chrono::milliseconds kPause{20};
-  for (int attempt = 1;; ++attempt) {
+  constexpr std::chrono::seconds kPatience{2};
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  for (std::chrono::milliseconds pause{5};; pause *= 2) {  // longer each time: what has succeeded is given back, too
     std::string error;
     for (std::size_t i = 0; i < ports_.size() && error.empty(); ++i) {
       if (auto r = start_port(config, i); !r) error = field(config, i) + ": " + r.error();
     }
     if (error.empty()) return open_punt_tap(config);
-    const bool sockets = std::any_of(ports_.begin(), ports_.end(), [](const Port& p) { return p.driver == Driver::af_xdp; });
-    if (!sockets || attempt == kTries) return tl::unexpected(error);
-    for (Port& port : ports_) {
-      for (const PortQueue& queue : port.queues) rte_eth_dev_stop(queue.device);
-      port.queues.clear();
-      port.twin.reset();
-    }
-    std::this_thread::sleep_for(kPause);
+    const bool only_sockets = std::ranges::all_of(ports_, [](const Port& p) { return p.driver == Driver::af_xdp; });
+    if (!only_sockets || std::chrono::steady_clock::now() >= end) return tl::unexpected(error);
+    spdlog::info("{}: again in {} ms, in case its queues are still to be given back", error, pause.count());
+    std::this_thread::sleep_for(pause);
+    if (auto r = renew_devices(config); !r) return r;
     if (auto r = make_pools(config); !r) return r;
   }
 }
 
 Ports::~Ports() {
-  // The driver would detach our XDP program, fails because of the pinned link, and says so as an error. It is meant to stay.
-  rte_log_set_level_pattern("pmd.net.af_xdp*", RTE_LOG_CRIT);
+  quiet_driver();
   for (const Port& port : ports_) {
     for (const std::uint16_t device : port.devices) {
       rte_eth_dev_stop(device);

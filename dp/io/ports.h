@@ -59,6 +59,8 @@ class Ports {
 
  private:
   Ports() = default;
+  tl::expected<void, std::string> find_devices(const DpConfig& config);
+  tl::expected<void, std::string> renew_devices(const DpConfig& config);
   tl::expected<void, std::string> make_pools(const DpConfig& config);
   tl::expected<void, std::string> start_port(const DpConfig& config, std::size_t index);
   tl::expected<void, std::string> open_punt_tap(const DpConfig& config);

@@ -9,8 +9,8 @@
 // packet that landed there, and tells the owner what it has seen by a bounded ring. Ports are given in order, and a port
 // comes round again only after all others of its range: never-used ones first, then those given back longest ago. A
 // translation that is over keeps its port for a while (closed_limit_ticks()), so that late packets find their way and a
-// target's TIME_WAIT ends. No port, or no slot: the oldest translation that is not proven (is_proven()) is evicted; else none
-// is given.
+// target's TIME_WAIT ends. No port, or no slot: the oldest translation that is not proven (is_proven()) is evicted; else
+// none is given.
 //
 // Numbers: 128 bytes a flow in the region, 12 beside it, 4 a port and protocol. Allocates only in learn() and attach().
 // Not for: one port used towards several targets at once.
@@ -63,8 +63,8 @@ struct TranslationNews {
   WayBack way;  // from the client's side; used == 0: none
 };
 
-// Whether both ends have shown that they exist. A target answers any SYN, so TCP is proven by the client's packet after that:
-// what a flood of SYNs from made-up addresses leaves behind may be evicted.
+// Whether both ends have shown that they exist. A target answers any SYN, so TCP is proven by the client's packet after
+// that: what a flood of SYNs from made-up addresses leaves behind may be evicted.
 [[nodiscard]] constexpr bool is_proven(abi::TranslationState state) {
   return state != abi::TranslationState::opening && state != abi::TranslationState::answered;
 }

@@ -10,7 +10,8 @@
 namespace lb::worker {
 
 // All threads, those of EAL too, become `user`; with that every capability is gone. `state_dir` and the files in it are
-// given to that user before, and so is `socket`, so that an lb-cp of that user can connect. `required`: an unknown user is an error, else it stays as it is. Errors in words.
+// given to that user before, and so is `socket`, so that an lb-cp of that user can connect. `required`: an unknown user is
+// an error, else it stays as it is. Errors in words.
 tl::expected<bool, std::string> become(const std::string& user, bool required, const std::string& state_dir,
                                        const std::string& socket);
 

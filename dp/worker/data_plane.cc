@@ -69,13 +69,18 @@ io::Steered steered_by(const Snapshot& snapshot) {
   return steered;
 }
 
+// How long the manager is to bear silence from now on; nothing where it has no watchdog.
+std::string patience_wanted(std::chrono::microseconds silence) {
+  return watchdog_ms() == 0 ? "" : fmt::format("WATCHDOG=1\nWATCHDOG_USEC={}", silence.count());
+}
+
 // The manager follows our work to whoever goes on with it, or hears that we end.
 void end_notified(int signal_fd) {
   signalfd_siginfo signal{};
   const bool whole = ::read(signal_fd, &signal, sizeof(signal)) == static_cast<ssize_t>(sizeof(signal));
   if (!whole || signal.ssi_signo != static_cast<std::uint32_t>(kHandOverSignal)) return notify_manager("STOPPING=1");
   spdlog::info("process {} takes over", signal.ssi_pid);
-  notify_manager(fmt::format("MAINPID={}", signal.ssi_pid));
+  notify_manager(fmt::format("MAINPID={}\n{}", signal.ssi_pid, patience_wanted(kHandOverSilence)));
 }
 
 }  // namespace
@@ -211,7 +216,7 @@ tl::expected<void, std::string> DataPlane::serve(int signal_fd, const Hooks& hoo
   if (auto r = confine(); !r) return r;
   spdlog::info("{} is ready: {} workers, {} ports, control socket {}", config_.name, workers_.size(), ports_->list().size(),
                config_.control_socket);
-  notify_manager("READY=1");
+  notify_manager("READY=1\n" + patience_wanted(std::chrono::milliseconds(watchdog_ms())));
   if (hooks.on_ready) hooks.on_ready();
   watchdog_ns_ = watchdog_ms() * kMillisecondNs;
   const int idle_poll_ms = watchdog_ns_ == 0 ? kIdlePollMs : std::min<int>(kIdlePollMs, static_cast<int>(watchdog_ms() / 4));

@@ -48,7 +48,8 @@ class DataPlane final : public GenerationSink {
   tl::expected<void, std::string> start();
 
   // Takes the stored generation into force, sets the workers going (`on_work` is called then), listens for lb-cp and
-  // serves (`on_ready`) until a signal comes from `signal_fd`, a signalfd; kHandOverSignal: its sender goes on with our work.
+  // serves (`on_ready`) until a signal comes from `signal_fd`, a signalfd; kHandOverSignal: its sender goes on with our
+  // work.
   struct Hooks {
     std::function<void()> on_work;
     std::function<void()> on_ready;

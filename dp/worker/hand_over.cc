@@ -47,7 +47,8 @@ tl::expected<pid_t, std::string> running_lb_dp(const std::string& control_socket
   socklen_t size = sizeof(peer);
   if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
       ::getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
-    return tl::unexpected(fmt::format("{}: {}: no lb-dp runs that could hand over; start one", control_socket, std::strerror(errno)));
+    return tl::unexpected(
+        fmt::format("{}: {}: no lb-dp runs that could hand over; start one", control_socket, std::strerror(errno)));
   }
   return peer.pid;
 }

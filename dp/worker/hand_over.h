@@ -22,6 +22,7 @@ namespace lb::worker {
 
 inline constexpr int kHandOverSignal = SIGUSR2;  // lb-dp ends, and its sender goes on
 inline constexpr std::chrono::seconds kHandOverPatience{10};
+inline constexpr std::chrono::seconds kHandOverSilence{30};  // that the service manager is to bear between the two
 
 // The lb-dp that listens on the control socket. Error: there is none.
 tl::expected<pid_t, std::string> running_lb_dp(const std::string& control_socket);

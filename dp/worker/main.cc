@@ -74,12 +74,13 @@ int run(const lb::io::DpConfig& config, const Begin& begin, const DataPlane::Hoo
 }
 
 int run(const lb::io::DpConfig& config) {
-  return run(
-      config,
-      [](DataPlane& data_plane) {
-        return data_plane.lock({}).and_then([&] { return data_plane.prepare(); }).and_then([&] { return data_plane.start(); });
-      },
-      {});
+  return run(config,
+             [](DataPlane& data_plane) {
+               return data_plane.lock({}).and_then([&] { return data_plane.prepare(); }).and_then([&] {
+                 return data_plane.start();
+               });
+             },
+             {});
 }
 
 // The part of `upgrade` that goes on as lb-dp; `told` hears when it serves.
@@ -106,15 +107,19 @@ int take_over(const lb::io::DpConfig& config, pid_t old, const lb::io::Fd& told)
     const std::string line = result + "\n";
     if (::write(told.get(), line.data(), line.size()) < 0) spdlog::warn("nobody waits for the upgrade's end");
   };
-  return run(config, [&](DataPlane& data_plane) {
-    hooks.on_work = [&] {
-      result = fmt::format("process {} has taken over from {}: no worker ran for {} ms, {} packets were dropped meanwhile",
-                           ::getpid(), old, std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - asked).count(),
-                           data_plane.dropped_without_socket() - dropped);
-      spdlog::info("{}", result);
-    };
-    return begin(data_plane);
-  }, hooks);
+  return run(
+      config,
+      [&](DataPlane& data_plane) {
+        hooks.on_work = [&] {
+          result = fmt::format(
+              "process {} has taken over from {}: no worker ran for {} ms, {} packets were dropped meanwhile", ::getpid(),
+              old, std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - asked).count(),
+              data_plane.dropped_without_socket() - dropped);
+          spdlog::info("{}", result);
+        };
+        return begin(data_plane);
+      },
+      hooks);
 }
 
 // Ends when the new lb-dp, a child of its own, serves, or has failed.
@@ -134,6 +139,7 @@ int upgrade(const lb::io::DpConfig& config) {
   if (child == 0) {
     read_end = lb::io::Fd{};
     ::setsid();
+    ::dup2(STDERR_FILENO, STDOUT_FILENO);  // whoever reads our result sees its end
     return take_over(config, *old, write_end);
   }
   write_end = lb::io::Fd{};
@@ -157,7 +163,9 @@ int main(int argc, char** argv) {
   app.add_option("--config", config_file, "configuration of this machine's data plane (YAML)")
       ->required()
       ->type_name("FILE");
-  CLI::App* upgrades = app.add_subcommand("upgrade", "take over from the lb-dp that runs, flows and all, and go on in the background")->fallthrough();
+  CLI::App* upgrades =
+      app.add_subcommand("upgrade", "take over from the lb-dp that runs, flows and all, and go on in the background")
+          ->fallthrough();
   app.add_flag("--check", check, "check the configuration and the machine, and exit");
   try {
     app.parse(argc, argv);

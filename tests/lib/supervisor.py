@@ -62,7 +62,10 @@ class Adopted:
 
     def poll(self):
         if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # whoever has started it is still its parent
+                return None
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
@@ -115,22 +118,25 @@ class Supervisor:
         if self.unit.watchdog:
             environment["WATCHDOG_USEC"] = str(int(self.unit.watchdog * 1e6))
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *self.command], env=environment)
-        ready, hung, alive_at = not self.unit.notify, False, time.monotonic()
+        ready, hung, alive_at, patience = not self.unit.notify, False, time.monotonic(), self.unit.watchdog
         while True:
             ended = self.process.poll() is not None
+            if self.reloading and self.reloading.poll() is not None:
+                self.reloading = None
             if select.select([self.socket], [], [], 0 if ended else 0.02)[0]:  # before an end: whom it has left its work to
                 lines = self.socket.recv(4096).decode(errors="replace").splitlines()
                 for line in lines:
                     if line.startswith("MAINPID="):
                         self.follow(int(line.removeprefix("MAINPID=")))
-                        alive_at = time.monotonic()
+                    if line.startswith("WATCHDOG_USEC="):
+                        patience = int(line.removeprefix("WATCHDOG_USEC=")) / 1e6
                 if "READY=1" in lines or "WATCHDOG=1" in lines:
                     ready, alive_at = ready or "READY=1" in lines, time.monotonic()
                 continue
             if ended:
                 break
-            if ready and not self.stopping and self.unit.watchdog and time.monotonic() - alive_at > self.unit.watchdog:
-                print(f"supervisor: {self.command[0]} gave no sign of life for {self.unit.watchdog:g} s", flush=True)
+            if ready and not self.stopping and patience and time.monotonic() - alive_at > patience:
+                print(f"supervisor: {self.command[0]} gave no sign of life for {patience:g} s", flush=True)
                 hung = True
                 self.process.send_signal(self.unit.watchdog_signal)
                 self.process.wait()
