@@ -6,8 +6,8 @@
 #include <string_view>
 
 #include "cp/explain/rates.h"
+#include "cp/explain/sentences.h"
 #include "cp/model/model.h"
-#include "cp/snapshot/security_table.h"
 #include "dp/abi/counters.h"
 #include "dp/lb/explain_flow.h"
 #include "dp/lb/forward_ops.h"
@@ -22,17 +22,10 @@ namespace lb::cp::explain {
 namespace {
 
 constexpr std::size_t kMaxCandidatesListed = 8;
-constexpr const char* kUnroutable = ": unroutable, so the packet goes by its flow, or by hash";
 constexpr std::size_t kMaxWorkersListed = 16;  // those without an entry are summed up in one line above this
 
 std::optional<std::uint32_t> some(std::uint32_t index) {
   return index == abi::kNoIndex ? std::nullopt : std::optional(index);
-}
-
-std::string_view protocol_name(std::uint8_t protocol) {
-  if (protocol == static_cast<std::uint8_t>(abi::Protocol::tcp)) return "TCP";
-  if (protocol == static_cast<std::uint8_t>(abi::Protocol::udp)) return "UDP";
-  return "IP";
 }
 
 std::string seconds(std::uint64_t ns) {
@@ -186,23 +179,6 @@ class Explainer {
     return true;
   }
 
-  static std::string translation_text(const abi::Translation& flow) {
-    constexpr const char* kNames[abi::kTranslationStateCount] = {"free", "opening", "answered", "established", "closed"};
-    const auto state = static_cast<std::size_t>(flow.state);
-    return format_address_port(flow.client, flow.client_port) + " is " + format_address_port(flow.snat, flow.snat_port) +
-           " towards " + format_address_port(flow.target, flow.target_port) + ", " +
-           (state < abi::kTranslationStateCount ? kNames[state] : "?");
-  }
-
-  std::string client_address_text(const abi::Target& found) const {
-    switch (snapshot_.groups()[found.group].client_address) {
-      case abi::ClientAddress::hidden: return "";
-      case abi::ClientAddress::proxy_v2: return ", a PROXY header tells it the client's address";
-      case abi::ClientAddress::tcp_option: return ", TCP option 254 tells it the client's address";
-    }
-    return "";
-  }
-
   // Whether the key is of a packet from a nat target's port: a reply goes back to its client, anything else is the kernel's.
   bool explain_reply(std::uint64_t now_ns) {
     if (is_vip(vip_table_of(snapshot_), key_.destination)) return false;
@@ -285,59 +261,13 @@ class Explainer {
   void step(std::string stage, const std::string& text) { answer_.steps.push_back(std::move(stage) + ": " + text); }
 
   void write_steps() {
-    write_listener_step();
+    step("listener lookup", listener_text(snapshot_, decision_.listener, key_));
     if (decision_.listener == abi::kNoIndex) return;
     write_guard_step();
     write_connection_id_step();
     write_flow_steps();
     write_slot_steps();
     write_target_steps();
-  }
-
-  void write_listener_step() {
-    const std::string tuple =
-        std::string(protocol_name(key_.protocol)) + " " + format_address_port(key_.destination, key_.destination_port);
-    const abi::Vip* vip = nullptr;
-    for (const abi::Vip& candidate : snapshot_.vips()) {
-      if (abi::masked(key_.destination, candidate.prefix_length) != candidate.address) continue;
-      if (vip == nullptr || candidate.prefix_length > vip->prefix_length) vip = &candidate;
-    }
-    if (vip == nullptr && decision_.listener != abi::kNoIndex) return write_port_listener(tuple);
-    if (vip == nullptr) return step("listener lookup", tuple + " is no VIP");
-    std::string of_vip = " of VIP " + std::string(snapshot_.name(vip->name));
-    if (vip->prefix_length < 128) {
-      of_vip += " (" + format_prefix({vip->address, static_cast<std::uint8_t>(vip->prefix_length)}) + ")";
-    }
-    if (decision_.listener == abi::kNoIndex) return step("listener lookup", "no listener" + of_vip + " takes " + tuple);
-    const abi::Listener& listener = snapshot_.listeners()[decision_.listener];
-    std::string text = tuple + " → listener " + std::string(snapshot_.name(listener.name)) + of_vip;
-    if (listener.protocol == abi::kAllProtocols) {
-      text += " (all IP traffic)";
-    } else if (listener.first_port != listener.last_port) {
-      text += " (ports " + std::to_string(listener.first_port) + "-" + std::to_string(listener.last_port) + ")";
-    }
-    if (listener.draining != 0) text += ", draining: it serves its tracked flows only";
-    step("listener lookup", text);
-  }
-
-  void write_port_listener(const std::string& tuple) {
-    std::string ports;
-    for (const abi::Port& port : snapshot_.ports()) {
-      if (port.gateway == decision_.listener) ports += (ports.empty() ? "" : ", ") + std::string(port.name);
-    }
-    step("listener lookup", tuple + " is no VIP; what comes in by " + ports + " → listener " +
-                                std::string(snapshot_.name(snapshot_.listeners()[decision_.listener].name)));
-  }
-
-  // Which rule spoke: "office: rule 17, deny 203.0.113.0/24 TCP 80-443".
-  std::string security_text() const {
-    const abi::Listener& listener = snapshot_.listeners()[decision_.listener];
-    const SecurityView& tables = snapshot_.security();
-    const abi::SecurityGroup& group = tables.groups[listener.security_group];
-    const std::string of_group = "security group " + std::string(tables.name(group.name)) + ": ";
-    if (decision_.security_rule == abi::kNoIndex)
-      return of_group + "no rule speaks of this client, default " + (group.allow_by_default != 0 ? "allow" : "deny");
-    return of_group + rule_text(tables.rules[decision_.security_rule]);
   }
 
   // What the guard says of the client: hygiene first, then the listener's security group.
@@ -347,7 +277,8 @@ class Explainer {
     } else if (snapshot_.listeners()[decision_.listener].security_group == abi::kNoIndex) {
       answer_.guard = "pass";
     } else {
-      answer_.guard = (decision_.reason == abi::DropReason::security_group ? "deny: " : "allow: ") + security_text();
+      answer_.guard = (decision_.reason == abi::DropReason::security_group ? "deny: " : "allow: ") +
+                      security_text(snapshot_, decision_.listener, decision_.security_rule);
     }
     if (!rates_.empty()) answer_.guard += "; " + rates_;
     step("guard", answer_.guard);
@@ -355,32 +286,10 @@ class Explainer {
 
   bool goes_by_cid() const { return decision_.cid && decision_.cid->result == CidResult::routed; }
 
-  // "config 2 (single-pass AES), server ID c4605e → 10.77.2.2:443".
-  std::string connection_id_text() const {
-    const CidRoute& route = *decision_.cid;
-    if (options_.connection_id.empty()) return "none is given: the packet goes by its flow, or by hash";
-    const std::uint32_t id = options_.connection_id[0] >> 5;
-    std::string text = "config " + std::to_string(id);
-    if (route.config == abi::kNoIndex)
-      return text + (id == abi::kQuicConfigIds ? " stands for none" : ", which no target group of the listener has") +
-             kUnroutable;
-    const abi::QuicConfig& config = snapshot_.quic().configs[route.config];
-    const std::uint32_t bytes = std::uint32_t{config.server_id_bytes} + config.nonce_bytes;
-    text += config.keyed == 0                    ? " (not encrypted)"
-            : bytes == abi::kQuicSinglePassBytes ? " (single-pass AES)"
-                                                 : " (four-pass AES)";
-    if (route.result == CidResult::too_short)
-      return text + " needs " + std::to_string(bytes + 1) + " bytes, and there are " +
-             std::to_string(options_.connection_id.size()) + kUnroutable;
-    text += ", server ID " + format_hex(std::span(route.server_id).first(config.server_id_bytes));
-    if (route.result == CidResult::no_server) return text + ", which no target has" + kUnroutable;
-    return text + " → " + label(route.target) +
-           (route.result == CidResult::target_gone ? std::string(", whose flows are not to stay") + kUnroutable : "");
-  }
-
   void write_connection_id_step() {
     if (!decision_.cid) return;
-    answer_.connection_id = connection_id_text();
+    answer_.connection_id =
+        connection_id_text(snapshot_, *decision_.cid, options_.connection_id, label(some(decision_.cid->target)));
     step("connection ID", answer_.connection_id);
   }
 
@@ -488,30 +397,10 @@ class Explainer {
       return step("fullnat", "destination becomes " + label(answer_.target) + ", source " +
                                  (translation_ ? format_address_port(translation_->snat, translation_->snat_port)
                                                : "a SNAT address and port that are free") +
-                                 client_address_text(*found));
+                                 client_address_text(snapshot_.groups()[found->group].client_address));
     }
-    answer_.outer_header = outer_header(*found);
+    answer_.outer_header = outer_header_text(decision_, *found);
     step(std::string(abi::to_string(found->mode)), answer_.outer_header);
-  }
-
-  std::string outer_header(const abi::Target& target) const {
-    std::string text = "outer source " + (answer_.outer_source ? format_address(*answer_.outer_source) : "none") +
-                       ", outer destination " + format_address(target.address);
-    if (target.mode == abi::ForwardingMode::gue) {
-      if (decision_.outer_source_port) text += ", UDP source port " + std::to_string(*decision_.outer_source_port);
-      text += ", UDP destination port " + std::to_string(target.tunnel_word);
-      const bool zero = target.address.is_v4() || (target.tunnel_flags & abi::kTunnelZeroChecksum) != 0;
-      text += zero ? ", UDP checksum 0" : "";
-    }
-    if (target.mode == abi::ForwardingMode::geneve) {
-      if (decision_.outer_source_port) text += ", UDP source port " + std::to_string(*decision_.outer_source_port);
-      if (decision_.cookie) text += ", flow cookie " + std::to_string(*decision_.cookie);
-    }
-    if ((target.tunnel_flags & abi::kTunnelKeyed) != 0 && target.mode == abi::ForwardingMode::gre) {
-      text += ", key " + std::to_string(target.tunnel_word);
-    }
-    text += ", " + std::to_string(outer_bytes(target)) + " bytes more";
-    return text + ((target.tunnel_flags & abi::kTunnelFragment) != 0 ? ", fragmented where it does not fit" : "");
   }
 
   std::string explanation() const {
@@ -549,7 +438,9 @@ class Explainer {
     const bool rate =
         decision_.reason == abi::DropReason::source_rate_limit || decision_.reason == abi::DropReason::listener_rate_limit;
     if (rate) return " (" + rates_ + ")";
-    return decision_.reason == abi::DropReason::security_group ? " (" + security_text() + ")" : "";
+    return decision_.reason == abi::DropReason::security_group
+               ? " (" + security_text(snapshot_, decision_.listener, decision_.security_rule) + ")"
+               : "";
   }
 
   // What is wrong with the target of the entry.
