@@ -91,6 +91,26 @@ void read(const Json& json, HealthCheck& check) {
   read(json, "through_tunnel", check.through_tunnel);
 }
 
+Json to_json(const std::vector<QuicConfig>& configs) {
+  Json list = Json::array();
+  for (const QuicConfig& config : configs) {
+    list.push_back({config.id, config.server_id_bytes, config.nonce_bytes, config.key ? format_hex(*config.key) : ""});
+  }
+  return list;
+}
+
+void read(const Json& json, const char* name, std::vector<QuicConfig>& configs) {
+  for (const Json& from : json.value(name, Json::array())) {
+    QuicConfig& config = configs.emplace_back();
+    config.id = from.at(0);
+    config.server_id_bytes = from.at(1);
+    config.nonce_bytes = from.at(2);
+    const auto key = parse_hex(from.at(3).get<std::string>());
+    if (!key || (!key->empty() && key->size() != 16)) throw std::runtime_error("a key of " + std::string(name) + " is none");
+    if (!key->empty()) std::ranges::copy(*key, config.key.emplace().begin());
+  }
+}
+
 std::string dumped(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -186,11 +206,16 @@ TargetRecord target_of(const Json& json, const std::string& group) {
 // Without its targets.
 Json to_json(const GroupRecord& group) {
   const TargetGroup& config = group.config;
+  Json snat_addresses = Json::array();
+  for (const abi::IpAddress& address : config.snat_addresses) snat_addresses.push_back(format_address(address));
   return {{"name", config.name},
           {"protocol", config.protocol},
           {"port", config.port},
           {"mode", config.mode},
           {"stickiness", config.stickiness},
+          {"gue_port", config.gue_port},
+          {"gue_ipv6_zero_checksum", config.gue_ipv6_zero_checksum},
+          {"gre_key", config.gre_key ? Json(*config.gre_key) : Json()},
           {"table_size", config.table_size},
           {"deregistration_delay", config.deregistration_delay.count()},
           {"after_deregistration", config.after_deregistration},
@@ -199,7 +224,11 @@ Json to_json(const GroupRecord& group) {
           {"geneve_class", config.geneve_class},
           {"geneve_vpce_id", config.geneve_vpce_id},
           {"geneve_attachment_id", config.geneve_attachment_id},
+          {"snat_addresses", std::move(snat_addresses)},
+          {"proxy_protocol_v2", config.proxy_protocol_v2},
+          {"client_address_option", config.client_address_option},
           {"mss_clamp", config.mss_clamp},
+          {"outer_fragmentation", config.outer_fragmentation},
           {"slow_start", config.slow_start.count()},
           {"terminate_on_unhealthy", config.terminate_on_unhealthy},
           {"unhealthy_draining_interval", config.unhealthy_draining_interval.count()},
@@ -207,6 +236,7 @@ Json to_json(const GroupRecord& group) {
           {"minimum_healthy_percentage", config.minimum_healthy_percentage},
           {"tcp_idle_timeout", config.tcp_idle_timeout.count()},
           {"udp_idle_timeout", config.udp_idle_timeout.count()},
+          {"quic", to_json(config.quic)},
           {"health_check", to_json(config.health_check)},
           {"removed", group.removed},
           {"fail_open", group.fail_open},
@@ -233,6 +263,10 @@ GroupRecord group_of(const Json& json) {
   read(json, "port", config.port);
   read(json, "mode", config.mode);
   read(json, "stickiness", config.stickiness);
+  read(json, "gue_port", config.gue_port);
+  read(json, "gue_ipv6_zero_checksum", config.gue_ipv6_zero_checksum);
+  if (const auto key = json.find("gre_key"); key != json.end() && !key->is_null())
+    config.gre_key = key->get<std::uint32_t>();
   read(json, "table_size", config.table_size);
   read(json, "deregistration_delay", config.deregistration_delay);
   read(json, "after_deregistration", config.after_deregistration);
@@ -241,7 +275,15 @@ GroupRecord group_of(const Json& json) {
   read(json, "geneve_class", config.geneve_class);
   read(json, "geneve_vpce_id", config.geneve_vpce_id);
   read(json, "geneve_attachment_id", config.geneve_attachment_id);
+  for (const Json& address : json.value("snat_addresses", Json::array())) {
+    const auto parsed = parse_address(address.get<std::string>());
+    if (!parsed) throw std::runtime_error("one of snat_addresses is no address");
+    config.snat_addresses.push_back(*parsed);
+  }
+  read(json, "proxy_protocol_v2", config.proxy_protocol_v2);
+  read(json, "client_address_option", config.client_address_option);
   read(json, "mss_clamp", config.mss_clamp);
+  read(json, "outer_fragmentation", config.outer_fragmentation);
   read(json, "slow_start", config.slow_start);
   read(json, "terminate_on_unhealthy", config.terminate_on_unhealthy);
   read(json, "unhealthy_draining_interval", config.unhealthy_draining_interval);
@@ -249,6 +291,7 @@ GroupRecord group_of(const Json& json) {
   read(json, "minimum_healthy_percentage", config.minimum_healthy_percentage);
   read(json, "tcp_idle_timeout", config.tcp_idle_timeout);
   read(json, "udp_idle_timeout", config.udp_idle_timeout);
+  read(json, "quic", config.quic);
   read(json.value("health_check", Json::object()), config.health_check);
   read(json, "removed", group.removed);
   read(json, "fail_open", group.fail_open);

@@ -87,6 +87,78 @@ TEST_F(StateFileTest, WhatWasSavedIsLoaded) {
   EXPECT_EQ(encode_state(*loaded.state), encoded) << "nothing is lost on the way";
 }
 
+// No field has its default, so that one that is forgotten is seen.
+TargetGroup unusual_group() {
+  TargetGroup group;
+  group.name = "blue";
+  group.protocol = ListenerProtocol::udp;
+  group.port = 443;
+  group.mode = abi::ForwardingMode::fullnat;
+  group.stickiness = abi::Stickiness::source_ip;
+  group.gue_port = 6080;
+  group.gue_ipv6_zero_checksum = true;
+  group.gre_key = 7;
+  group.keep_unhealthy_flows = true;
+  group.geneve_class = 8;
+  group.geneve_vpce_id = 9;
+  group.geneve_attachment_id = 10;
+  group.snat_addresses = {abi::IpAddress::v4(10, 9, 0, 1), *parse_address("2001:db8::9")};
+  group.proxy_protocol_v2 = true;
+  group.client_address_option = true;
+  group.mss_clamp = true;
+  group.outer_fragmentation = true;
+  group.algorithm = abi::Algorithm::least_connections;
+  group.table_size = 101;
+  group.deregistration_delay = std::chrono::seconds(11);
+  group.after_deregistration = abi::TrackedFlows::rehash;
+  group.terminate_on_unhealthy = false;
+  group.unhealthy_draining_interval = std::chrono::seconds(12);
+  group.minimum_healthy_count = 13;
+  group.minimum_healthy_percentage = 14;
+  group.slow_start = std::chrono::seconds(35);
+  group.tcp_idle_timeout = std::chrono::seconds(15);
+  group.udp_idle_timeout = std::chrono::seconds(16);
+  group.quic = {{.id = 0, .key = {}, .server_id_bytes = 3, .nonce_bytes = 5},
+                {.id = 2, .key = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xfe}}, .server_id_bytes = 1}};
+  group.health_check.protocol = ProbeProtocol::none;
+  group.targets = {{abi::IpAddress::v4(10, 0, 0, 1), 443, 1, "c4605e,0a"}};
+  return group;
+}
+
+// What has gone from the configuration is served on until its flows are over: across a restart by what the file says of it.
+TEST_F(StateFileTest, ARemovedGroupIsServedOnAsItWasAfterARestart) {
+  const TargetGroup group = unusual_group();
+  Config config;
+  config.vips.push_back({"web", abi::IpAddress::v4(192, 0, 2, 10)});
+  config.listeners.push_back({"web-443", "web", ListenerProtocol::udp, 443, 443, {{"blue", 1}}});
+  config.groups.push_back(group);
+  const auto flows = [](std::uint32_t) { return std::uint64_t{5}; };
+  Roster before;
+  ASSERT_TRUE(before.apply(config, 1000));
+  before.settle(1000, flows);
+  config.listeners.clear();
+  config.groups.clear();
+  ASSERT_TRUE(before.apply(config, 2000));
+  before.settle(2000, flows);
+
+  SavedState state;
+  state.roster = before.memory();
+  const auto loaded = decode_state(encode_state(state));
+  ASSERT_TRUE(loaded) << loaded.error();
+  Roster after;
+  after.restore(loaded->roster);
+  ASSERT_TRUE(after.apply(config, 3000));
+  after.settle(3000, flows);
+  const SnapshotInput& input = after.snapshot({2, 1});
+  ASSERT_EQ(input.groups.size(), 1U);
+  TargetGroup kept = input.groups[0].config;
+  kept.targets = group.targets;
+  EXPECT_EQ(kept, group);
+  ASSERT_EQ(input.groups[0].targets.size(), 1U);
+  EXPECT_EQ(input.groups[0].targets[0].server_id, "c4605e,0a");
+  EXPECT_EQ(input.groups[0].targets[0].state, abi::TargetState::draining);
+}
+
 SavedState one_group(const std::string& text) {
   SavedState state{.config_text = text};
   GroupRecord group;
