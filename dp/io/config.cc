@@ -42,8 +42,8 @@ std::uint32_t line_of(const YAML::Node& node) {
 // One mapping of the file, read key by key; finish() reports the keys that nobody asked for.
 class Section {
  public:
-  Section(YAML::Node node, std::string field, const std::string& file, std::vector<std::string>& errors)
-      : node_(std::move(node)), field_(std::move(field)), file_(file), errors_(errors) {
+  Section(const YAML::Node& node, std::string field, const std::string& file, std::vector<std::string>& errors)
+      : node_(node), field_(std::move(field)), file_(file), errors_(errors) {
     if (node_.IsDefined() && !node_.IsNull() && !node_.IsMap()) {
       error(line_of(node_), field_, "must be a mapping");
       node_ = YAML::Node();
@@ -218,13 +218,20 @@ void read_root(Section& root, const std::string& file, std::vector<std::string>&
   root.absolute_path("state_dir", config.state_dir);
   root.absolute_path("bpf_dir", config.bpf_dir);
 
+  Section idle = root.section("idle");
+  idle.number("after_empty_polls", 0, 1U << 30, config.idle.after_empty_polls);
+  idle.number("sleep_us", 1, 1000, config.idle.sleep_us);
+  idle.finish();
+
   config.workers_line = root.line("workers");
   read_list(root, "workers", file, errors, kMaxWorkers, [&](Section& section, std::uint32_t line) {
     WorkerConfig worker;
     if (section.number("lcore", 0, 1023, worker.cpu)) {
       for (const WorkerConfig& other : config.workers) {
-        if (other.cpu == worker.cpu)
-          section.error_at("lcore", "CPU " + std::to_string(worker.cpu) + " already has a worker");
+        if (other.cpu != worker.cpu || config.idle.after_empty_polls != 0) continue;
+        section.error_at("lcore",
+                         "CPU " + std::to_string(worker.cpu) +
+                             " already has a worker, and only those that sleep (idle.after_empty_polls) can share one");
       }
     } else if (!section.take("lcore").IsDefined()) {
       section.error(line, section.path("lcore"), "missing");
@@ -251,11 +258,6 @@ void read_tunables(Section& root, DpConfig& config) {
     }
   }
   memory.finish();
-
-  Section idle = root.section("idle");
-  idle.number("after_empty_polls", 0, 1U << 30, config.idle.after_empty_polls);
-  idle.number("sleep_us", 1, 1000, config.idle.sleep_us);
-  idle.finish();
 
   Section flow_table = root.section("flow_table");
   flow_table.number("flows_per_worker", 1024, 1U << 28, config.flow_table.flows_per_worker);

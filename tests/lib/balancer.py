@@ -54,7 +54,7 @@ bpf_dir: {self.lab.folder}/bpf/lb-dp
 workers: [{workers}]
 ports:
   - {{name: eth0, driver: af_xdp}}
-memory: {{mode: no_huge, size_mb: 128}}
+memory: {{mode: no_huge, size_mb: {128 if self.workers < 3 else 256}}}
 idle: {{after_empty_polls: 100, sleep_us: 200}}
 flow_table: {{flows_per_worker: {self.flows_per_worker}, translations_per_worker: {self.translations_per_worker}, path: {self.lab.folder}/flows}}
 capacity: {{targets: 4096, listeners: 1024}}

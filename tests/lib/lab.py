@@ -243,9 +243,9 @@ class Lab:
         self._set_channels("sw", f"p-{LB}", min(queues, self._channels("sw", f"p-{LB}")))
         self._set_channels(LB, "eth0", queues)
 
-    def use_queues(self):
-        """The wire spreads over all of them. After lb-dp has started: a veth's new queue knows no XDP program until then."""
-        self._set_channels("sw", f"p-{LB}", self._channels(LB, "eth0"))
+    def use_queues(self, count=None):
+        """The wire spreads over so many of them, or all. After lb-dp has started: a veth's new queue knows no XDP program until then."""
+        self._set_channels("sw", f"p-{LB}", count or self._channels(LB, "eth0"))
 
     def _channels(self, where, interface):
         now = self.run(where, "ethtool", "-l", interface).stdout.partition("Current")[2]

@@ -72,7 +72,8 @@ TEST(DpConfigTest, MistakesInWorkersAndPortsNameTheElement) {
       "  - {driver: memif, interface: eth1}\n"
       "  - {name: m0, driver: af_packet, kernel_twin: tap}\n");
   const std::vector<std::string> expected{
-      "dp.yaml:1: workers[1].lcore: CPU 1 already has a worker",
+      "dp.yaml:1: workers[1].lcore: CPU 1 already has a worker, and only those that sleep (idle.after_empty_polls) can "
+      "share one",
       "dp.yaml:1: workers[2].lcore: missing",
       "dp.yaml:1: workers[2].cpu: unknown key",
       "dp.yaml:3: ports[0].driver: unknown value 'xdp'; known: af_xdp, af_packet, memif, pcap, ring, null, tap, "
@@ -84,6 +85,14 @@ TEST(DpConfigTest, MistakesInWorkersAndPortsNameTheElement) {
       "dp.yaml:6: ports[3].kernel_twin: not for af_xdp and af_packet: the interface itself is the twin",
   };
   EXPECT_EQ(errors, expected);
+}
+
+TEST(DpConfigTest, WorkersThatSleepMayShareACpu) {
+  const auto config = parse_config(
+      "workers: [{lcore: 1}, {lcore: 1}]\nports: [{name: eth0, driver: af_xdp}]\nidle: {after_empty_polls: 100}\n",
+      "dp.yaml");
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->workers.size(), 2U);
 }
 
 TEST(DpConfigTest, WhatIsNoYamlOrNoMappingIsRefused) {
