@@ -9,13 +9,13 @@ import pytest
 from tests.e2e import connection, world
 from tests.e2e.connection import fresh_port
 from tests.lib import lab as labs
-from tests.lib.balancer import ROOT
+from tests.lib.balancer import METRICS, ROOT
 from tests.lib.lab import LB, Lab, wait_until
 
 VIPS = {"v4": world.Case("nat", "v4", "v4", 1).vip, "v6": world.Case("nat", "v6", "v6", 1).vip}
 CLIENTS = {"v4": labs.FAR_V4, "v6": labs.FAR_V6}
 SNAT = {"v4": ["10.77.2.200", "10.77.2.201"], "v6": ["fd77:2::200", "fd77:2::201"]}
-WEB, PROXY, ECHO = 8000, 8090, 7100
+WEB, PROXY, ECHO, IPERF = 8000, 8090, 7100, 5300
 ACROSS = 1000  # listeners for targets of the other family are so much higher
 PAIRS = [("v4", "v4"), ("v6", "v6"), ("v4", "v6"), ("v6", "v4")]
 CARRIERS = world.PLAIN  # one lab with one worker, one with two
@@ -28,12 +28,14 @@ def port_of(port, client, target):
 def config():
     """The world's, and listeners of fullnat groups on two of its VIPs."""
     listeners, groups = [], []
+    more = {"proxy": ", proxy_protocol_v2.enabled: true", "iperf": ", stickiness.enabled: true, stickiness.type: source_ip"}
     for client, target in PAIRS:
-        for kind, protocol, port, target_port in (("web", "TCP", WEB, 8080), ("proxy", "TCP", PROXY, PROXY), ("echo", "UDP", ECHO, 7001)):
+        for kind, protocol, port, target_port in (("web", "TCP", WEB, 8080), ("proxy", "TCP", PROXY, PROXY), ("echo", "UDP", ECHO, 7001),
+                                                  ("iperf", "TCP", IPERF, 5202)):
             name = f"{kind}-{client}-{target}"
             listeners.append(f"  - {{name: {name}, vip: nat-{client}-{client}, protocol: {protocol}, port: {port_of(port, client, target)}, "
                              f"target_groups: [{{name: {name}}}]}}")
-            addresses = f'snat.addresses: "{",".join(SNAT[target])}"' + (", proxy_protocol_v2.enabled: true" if kind == "proxy" else "")
+            addresses = f'snat.addresses: "{",".join(SNAT[target])}"' + more.get(kind, "")
             targets = ", ".join(f'{{address: "{Lab.target_address(t, target)}"}}' for t in ("t1", "t2", "t3"))
             groups.append(f"  - {{name: {name}, protocol: {protocol}, port: {target_port}, forwarding_mode: fullnat, table_size: 4093,\n"
                           f"     attributes: {{{addresses}}}, health_check: {{protocol: NONE}}, targets: [{targets}]}}")
@@ -115,6 +117,25 @@ def test_fullnat_udp(fullnat, case):
         fullnat.end_helpers()
 
 
+@pytest.mark.cases(CARRIERS[1:])
+def test_fullnat_bulk(fullnat, case):
+    """iperf3's two connections, in full-size segments up and down, within a family and across."""
+    size = 16_000_000
+    for client, target in PAIRS:
+        port = port_of(IPERF, client, target)
+        chosen = fullnat.balancer.why("tcp", CLIENTS[client], 40000, VIPS[client], port)["target"]
+        name = next(t for t in fullnat.lab.targets if chosen.rpartition(":")[0].strip("[]") == Lab.target_address(t, target))
+        for way in ([], ["--reverse"]):
+            server = fullnat.helper(name, f"iperf3-{client}-{target}{len(way)}", "iperf3", "-s", "-1", "-p", "5202")
+            wait_until(f"iperf3 on {name}", lambda: fullnat.lab.run(name, "ss", "-Hltn", "sport = :5202").stdout.strip())
+            done = fullnat.lab.run(labs.CLIENT, "iperf3", "-c", VIPS[client], "-B", CLIENTS[client], "-p", str(port), "-n", str(size), *way, "-J",
+                                   "--connect-timeout", "5000", timeout=60)
+            server.stop()
+            end = json.loads(done.stdout)["end"]
+            # The receiver stops counting when the sender says it is done: what is still on its way then is missing here.
+            assert end["sum_sent"]["bytes"] >= size and end["sum_received"]["bytes"] >= size / 8, (client, target, way)
+
+
 KEPT = """
 import http.client, sys
 connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=20, source_address=(sys.argv[3], int(sys.argv[4])))
@@ -148,3 +169,71 @@ def test_fullnat_survives_restart(fullnat, case):
             again = fullnat.balancer.why(*one.question)
             assert again["target"] == said["target"]
             assert translation(again) and translation(again)[0].rpartition(",")[0] == translation(said)[0].rpartition(",")[0]
+
+
+# Connections to ADDRESS PORT until no more can be had, each spoken on; then what becomes of one more, by TCP and, to UDP_PORT, of a datagram; then
+# the first ones again. A line on stdin ends it.
+EXHAUST = """
+import json, resource, socket, sys
+address, port, udp_port, wanted = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+def ask(connection):
+    connection.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    return connection.recv(4096)[9:12].decode()
+def outcome(action):
+    try:
+        return action()
+    except OSError as error:
+        return type(error).__name__
+def one_more():
+    with socket.create_connection((address, port), timeout=10) as connection:
+        return ask(connection)
+def datagram():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flow:
+        flow.settimeout(10)
+        flow.connect((address, udp_port))
+        flow.send(b"q")
+        return flow.recv(2048).decode()
+held = []
+for _ in range(wanted):
+    connection = socket.create_connection((address, port), timeout=10)
+    connection.settimeout(10)
+    held.append((connection, ask(connection)))
+print(json.dumps({"held": sorted({answer for _, answer in held}), "tcp": outcome(one_more), "udp": outcome(datagram),
+                  "kept": sorted({outcome(lambda: ask(connection)) for connection, _ in held[::64]})}), flush=True)
+sys.stdin.readline()
+"""
+FEW = 1024  # translations: as few as dp.yaml takes
+
+
+@pytest.fixture
+def few_translations(fullnat):
+    """lb-dp with room for few flows, started anew before and after."""
+    balancer, usual = fullnat.balancer, fullnat.balancer.translations_per_worker
+    for count in (FEW, usual):
+        balancer.dp.stop()
+        balancer.translations_per_worker = count
+        balancer.set_workers(balancer.workers)
+        balancer.start_dp()
+        balancer.wait_connected()
+        if count == FEW:
+            yield fullnat
+
+
+def metric(lab, name):
+    text = lab.run(LB, "curl", "-sS", "--max-time", "5", f"http://{METRICS}/metrics").stdout
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+
+@pytest.mark.cases(CARRIERS[:1])
+def test_fullnat_exhaustion_is_answered_and_told(few_translations, case):
+    """When every port is in use by a flow that both ends speak on, one more is refused at once, by reset and by "port unreachable"; counter,
+    metrics and an event say so, and the flows that are there go on."""
+    up = few_translations
+    refused = metric(up.lab, "lb_snat_refused")
+    with connection.Script(up.lab, EXHAUST, VIPS["v4"], str(port_of(WEB, "v4", "v4")), str(port_of(ECHO, "v4", "v4")), str(FEW)) as client:
+        told = json.loads(client.process.stdout.readline())
+        assert told == {"held": ["200"], "tcp": "ConnectionRefusedError", "udp": "ConnectionRefusedError", "kept": ["200"]}
+        assert metric(up.lab, "lb_worker_snat_ports") == metric(up.lab, "lb_worker_snat_capacity") == FEW
+        wait_until("the counter", lambda: metric(up.lab, "lb_snat_refused") >= refused + 2)
+        wait_until("the event", lambda: any(event["object"] == "snat" and event["new_state"] == "exhausted" for event in up.balancer.json("events")["events"]))
