@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <map>
 #include <string>
 #include <vector>
@@ -107,7 +108,7 @@ Status list_flows(Operations& operations, const api::FlowsRequest& request, api:
   const double scale =
       census.lines_read == 0 ? 1 : static_cast<double>(census.lines) / static_cast<double>(census.lines_read);
   const auto estimate = [&](std::uint64_t counted) {
-    return static_cast<std::uint64_t>(static_cast<double>(counted) * scale + 0.5);
+    return static_cast<std::uint64_t>(std::llround(static_cast<double>(counted) * scale));
   };
   std::vector<api::FlowRow> rows;
   for (const auto& [key, count] : census.counts) {

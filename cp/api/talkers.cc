@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <map>
 #include <set>
 #include <string>
@@ -103,7 +104,7 @@ Status list_talkers(Operations& operations, const grpc::ServerContext& context, 
   const double scale =
       reply.packets_read() == 0 ? 1 : static_cast<double>(reply.packets()) / static_cast<double>(reply.packets_read());
   const auto estimate = [&](std::uint64_t counted) {
-    return static_cast<std::uint64_t>(static_cast<double>(counted) * scale + 0.5);
+    return static_cast<std::uint64_t>(std::llround(static_cast<double>(counted) * scale));
   };
   const auto now = std::chrono::nanoseconds(end.time_since_epoch()).count();
   std::vector<api::TalkerRow> rows;

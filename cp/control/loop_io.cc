@@ -61,8 +61,7 @@ std::vector<abi::IpAddress> Controller::Loop::addresses_with(const Config& confi
     for (const Target& target : group.targets) addresses.push_back(target.address);
   }
   std::ranges::sort(addresses, AddressOrder());
-  const auto [first, last] = std::ranges::unique(addresses);
-  addresses.erase(first, last);
+  addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
   return addresses;
 }
 

@@ -95,7 +95,7 @@ void Tracer::before(const Burst& burst, std::uint64_t now_ns) {
       ++over;
       continue;
     }
-    Chosen& chosen = (*chosen_)[count_++];
+    Chosen& chosen = chosen_[count_++];
     chosen.packet = i;
     chosen.length = burst.length[i];
     chosen.bytes = std::min(chosen.length, order_.snap_bytes);
@@ -119,7 +119,7 @@ std::uint64_t Tracer::allowed() {
 
 void Tracer::after(const Burst& burst, abi::Generation generation) {
   for (std::uint32_t n = 0; n < count_; ++n) {
-    const Chosen& chosen = (*chosen_)[n];
+    const Chosen& chosen = chosen_[n];
     if (!matches_outcome(burst, chosen.packet)) continue;
     if (allowed() > 0) {
       next_ns_ += kSecondNs / order_.packets_per_second;

@@ -8,7 +8,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <memory>
 
 #include "dp/abi/trace.h"
 #include "dp/lb/pipeline.h"
@@ -62,7 +61,7 @@ class Tracer {
   std::uint64_t now_ns_ = 0;
   std::uint64_t next_ns_ = 0;  // of the rate limit: records may be written from then on, a tenth of a second's worth ahead
   std::uint32_t count_ = 0;    // of chosen_, in this burst
-  std::unique_ptr<std::array<Chosen, kBurst>> chosen_ = std::make_unique<std::array<Chosen, kBurst>>();
+  std::array<Chosen, kBurst> chosen_;
 };
 
 }  // namespace lb

@@ -17,7 +17,7 @@ DRAINING = ("target_health_state.unhealthy.connection_termination.enabled: false
             "target_health_state.unhealthy.draining_interval_seconds: 600")
 GROUPS = {
     "registering": (f"{SILENT}, interval: 100, timeout: 100", "", {"t1": ("initial", "RegistrationInProgress")}),
-    "checking": (f"{REFUSED}, interval: 300", "", {"t1": ("initial", "InitialHealthChecking")}),
+    "checking": (f"{REFUSED}, interval: 20, unhealthy_threshold: 10", "", {"t1": ("initial", "InitialHealthChecking")}),
     "healthy": ("protocol: HTTP, port: '8498', interval: 1", "", {"t1": ("healthy", "")}),
     "failed": (f"{REFUSED}, interval: 1", "", {"t1": ("unhealthy", "FailedHealthChecks")}),
     "timeout": (f"{SILENT}, interval: 1, timeout: 1", "", {"t1": ("unhealthy", "Timeout")}),
@@ -59,7 +59,8 @@ def test_every_state_and_reason_is_seen(up, case):
         wanted = {(name, f"{address(target)}:80"): seen for name, (_, _, targets) in GROUPS.items() for target, seen in targets.items()}
 
         def settled():
-            found = {(row["target_group"], row["address"]): (row["state"], row["reason"]) for row in up.balancer.rows("targets") if row["target_group"] in GROUPS}
+            rows = [row for row in up.balancer.rows("targets") if row["target_group"] in GROUPS]
+            found = {(row["target_group"], row["address"]): (row["state"], row["reason"]) for row in rows}
             if found != wanted:
                 raise LabError(f"found {sorted(set(found.items()) - set(wanted.items()))}")
             return True

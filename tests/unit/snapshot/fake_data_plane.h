@@ -17,6 +17,7 @@
 
 #include "cp/snapshot/control_socket.h"
 #include "dp/abi/fingerprint.h"
+#include "dp/abi/rates.h"
 #include "dp/abi/trace.h"
 #include "dp/lb/snapshot.h"
 
@@ -40,7 +41,9 @@ inline abi::StatsRegionHeader stats_header(std::uint32_t workers) {
   header.listeners_offset = header.workers_offset + workers * sizeof(abi::WorkerStats);
   header.target_flows_offset = header.listeners_offset + workers * 16 * sizeof(abi::ListenerStats);
   header.target_troubles_offset = header.target_flows_offset + workers * 32 * sizeof(std::uint32_t);
-  header.size_bytes = header.target_troubles_offset + workers * 32 * sizeof(std::uint32_t);
+  header.rates_offset = header.target_troubles_offset + workers * 32 * sizeof(std::uint32_t);
+  header.rates_offset += (sizeof(abi::RateMeter) - header.rates_offset % sizeof(abi::RateMeter)) % sizeof(abi::RateMeter);
+  header.size_bytes = header.rates_offset + workers * abi::rate_table_bytes(16);
   return header;
 }
 
