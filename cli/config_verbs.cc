@@ -85,7 +85,7 @@ int Session::apply() {
   request.set_file(options_.file == "-" ? "stdin" : options_.file);
   request.set_text(*content);
   if (auto set = set_terms(*request.mutable_terms()); !set) return fail(set.error());
-  return show_outcome(client_.apply(request));
+  return show_outcome(waited([&] { return client_.apply(request); }));
 }
 
 int Session::diff() {
@@ -94,7 +94,7 @@ int Session::diff() {
   api::DiffRequest request;
   request.set_file(options_.file == "-" ? "stdin" : options_.file);
   request.set_text(*content);
-  const auto reply = client_.diff(request);
+  const auto reply = waited([&] { return client_.diff(request); });
   if (!reply) return fail(reply.error());
   io_.err << warnings_text(*reply) << violations_text(*reply);
   io_.out << (for_people() ? view_changes(*reply, view_options()) : machine_text(to_document(*reply)));
@@ -113,7 +113,7 @@ int Session::edit_target(EditAction action) {
   edit.set_target(options_.target);
   if (options_.weight) edit.set_weight(*options_.weight);
   if (auto set = set_terms(*request.mutable_terms()); !set) return fail(set.error());
-  return show_outcome(client_.edit(request));
+  return show_outcome(waited([&] { return client_.edit(request); }));
 }
 
 int Session::edit_listener(EditAction action) {
@@ -129,7 +129,7 @@ int Session::edit_listener(EditAction action) {
     edit.set_target_groups(options_.target_groups);
   }
   if (auto set = set_terms(*request.mutable_terms()); !set) return fail(set.error());
-  return show_outcome(client_.edit(request));
+  return show_outcome(waited([&] { return client_.edit(request); }));
 }
 
 int Session::history() {
@@ -140,7 +140,7 @@ int Session::rollback() {
   api::RollbackRequest request;
   request.set_number(options_.number);
   if (auto set = set_terms(*request.mutable_terms()); !set) return fail(set.error());
-  return show_outcome(client_.rollback(request));
+  return show_outcome(waited([&] { return client_.rollback(request); }));
 }
 
 int Session::export_config() {

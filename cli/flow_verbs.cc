@@ -12,7 +12,7 @@ int Session::plan() {
   api::PlanRequest request;
   request.set_file(options_.file == "-" ? "stdin" : options_.file);
   request.set_text(*content);
-  const auto reply = client_.plan(request);
+  const auto reply = waited([&] { return client_.plan(request); });
   if (!reply) return fail(reply.error());
   io_.err << warnings_text(*reply) << violations_text(*reply);
   if (!for_people()) io_.out << machine_text(to_document(*reply));

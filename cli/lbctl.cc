@@ -98,6 +98,8 @@ CommandLine::CommandLine() {
   app_.set_version_flag("-V,--version", std::string("lbctl ") + LB_VERSION);
   one_of(app_.add_option("-o,--output", options_.output, "table, wide, json or yaml")->type_name("FORMAT"),
          {"table", "wide", "json", "yaml"});
+  app_.add_flag_callback(
+      "--json", [this] { options_.output = "json"; }, "the same as -o json");
   app_.add_option("--socket", options_.socket, "socket of lb-cp")
       ->type_name("PATH")
       ->default_str(kDefaultSocket)

@@ -19,6 +19,7 @@ struct Io {
   std::ostream& out;
   std::ostream& err;
   bool terminal = false;  // out is a terminal: colours, and --watch redraws
+  bool screen = false;    // in and out are the process's own terminal: `top` may take it whole
   // Waits between two rounds of --watch; false ends it.
   std::function<bool(std::chrono::milliseconds)> wait;
 };

@@ -24,8 +24,13 @@ bool wait_for(std::chrono::milliseconds time) {
 
 int main(int argc, char** argv) {
   std::ios::sync_with_stdio(false);
-  const lb::cli::Io io{
-      .in = std::cin, .out = std::cout, .err = std::cerr, .terminal = is_colourful_terminal(), .wait = wait_for};
+  const bool terminal = is_colourful_terminal();
+  const lb::cli::Io io{.in = std::cin,
+                       .out = std::cout,
+                       .err = std::cerr,
+                       .terminal = terminal,
+                       .screen = terminal && ::isatty(STDIN_FILENO) == 1,
+                       .wait = wait_for};
   const int code = lb::cli::run({argv + 1, argv + argc}, io);
   std::cout.flush();
   return std::cout.good() ? code : lb::cli::kExitError;

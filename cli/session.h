@@ -14,6 +14,7 @@
 #include "cli/document.h"
 #include "cli/lbctl.h"
 #include "cli/views.h"
+#include "cli/waiting.h"
 
 namespace lb::cli {
 
@@ -63,6 +64,8 @@ struct Options {
 };
 
 std::int64_t now_unix_ms();
+
+class TopScreen;
 
 enum class EditAction : std::uint8_t { add, set, remove };
 
@@ -145,12 +148,19 @@ class Session {
     return kExitOk;
   }
 
+  // What may take long: tells people meanwhile.
+  template <typename Call>
+  auto waited(const Call& call) const {
+    const Waiting waiting(io_);
+    return call();
+  }
   [[nodiscard]] tl::expected<std::string, std::string> read_file() const;
   [[nodiscard]] tl::expected<void, std::string> set_terms(api::ApplyTerms& terms) const;
   tl::expected<void, std::string> fill(api::TraceRequest& request) const;
   template <typename Take>
   int follow_trace(const api::TraceRequest& request, const Take& take);
   int show_outcome(const Client::Result<api::ApplyReply>& reply) const;
+  int top_screen(TopScreen& screen, std::chrono::milliseconds interval);
 
   const Options& options_;
   const Io& io_;

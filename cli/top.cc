@@ -3,9 +3,11 @@
 #include <array>
 #include <cstdio>
 #include <map>
+#include <utility>
 
 #include "cli/session.h"
 #include "cli/table.h"
+#include "cli/top_screen.h"
 #include "proto/api.pb.h"
 
 namespace lb::cli {
@@ -31,21 +33,6 @@ double rate(std::uint64_t now, std::uint64_t before, double seconds) {
 std::string number(double value, const ViewOptions& options) {
   const auto rounded = static_cast<std::uint64_t>(value + 0.5);
   return options.wide ? std::to_string(rounded) : compact_number(rounded);
-}
-
-struct Ranked {
-  double key = 0;
-  std::vector<Cell> cells;
-};
-
-std::string ranked_table(std::vector<Column> columns, std::vector<Ranked> rows, std::size_t most,
-                         const ViewOptions& options) {
-  std::ranges::stable_sort(rows, [](const Ranked& a, const Ranked& b) { return a.key > b.key; });
-  Table table(std::move(columns));
-  for (std::size_t i = 0; i < std::min(rows.size(), most); ++i) table.add(std::move(rows[i].cells));
-  std::string out = table.render(options.wide ? kUnlimited : kTableColumns, options.colours);
-  if (rows.size() > most) out += "… and " + std::to_string(rows.size() - most) + " more (-n)\n";
-  return out;
 }
 
 // One document for people and machines: rates of everything, unsorted for machines.
@@ -96,49 +83,67 @@ nlohmann::ordered_json rates(const Look& before, const Look& now, double seconds
   return document;
 }
 
-std::string top_text(const nlohmann::ordered_json& document, std::size_t most, const ViewOptions& options) {
-  const auto of = [&](const nlohmann::ordered_json& row, const char* key) {
-    return number(row[key].get<double>(), options);
+TopList list_of(std::vector<Column> columns) {
+  return {.columns = std::move(columns), .rows = {}};
+}
+
+std::vector<TopList> lists_of(const nlohmann::ordered_json& document, const ViewOptions& options) {
+  const auto add = [&](TopList& list, const nlohmann::ordered_json& row, std::vector<Cell> texts,
+                       const std::vector<const char*>& numbers) {
+    std::vector<double> keys(texts.size(), 0);
+    for (const char* key : numbers) {
+      keys.push_back(row[key].get<double>());
+      texts.emplace_back(number(keys.back(), options));
+    }
+    list.rows.push_back({std::move(texts), std::move(keys)});
   };
-  std::vector<Ranked> listeners;
+  TopList listeners = list_of(
+      {{"LISTENER", false, true}, {"PACKETS/S", true}, {"BITS/S", true}, {"NEW-FLOWS/S", true}, {"DROPPED/S", true}});
   for (const auto& row : document["listeners"]) {
-    listeners.push_back({row["packets_per_second"],
-                         {row["name"].get<std::string>(), of(row, "packets_per_second"),
-                          number(8 * row["bytes_per_second"].get<double>(), options), of(row, "new_flows_per_second"),
-                          of(row, "dropped_per_second")}});
+    add(listeners, row, {row["name"].get<std::string>()},
+        {"packets_per_second", "bytes_per_second", "new_flows_per_second", "dropped_per_second"});
+    TopList::Row& added = listeners.rows.back();
+    added.keys[2] *= 8;
+    added.cells[2].text = number(added.keys[2], options);
   }
-  std::vector<Ranked> targets;
+  TopList targets = list_of({{"GROUP", false, true}, {"TARGET"}, {"STATE"}, {"FLOWS", true}, {"CHANGE/S", true}});
+  targets.sorted = 3;
   for (const auto& row : document["targets"]) {
+    add(targets, row,
+        {row["target_group"].get<std::string>(), row["address"].get<std::string>(), row["state"].get<std::string>()},
+        {"flows"});
     std::array<char, 32> change{};
-    std::snprintf(change.data(), change.size(), "%+.0f", row["flows_change_per_second"].get<double>());
-    targets.push_back({row["flows"],
-                       {row["target_group"].get<std::string>(), row["address"].get<std::string>(),
-                        row["state"].get<std::string>(), of(row, "flows"), change.data()}});
+    const auto per_second = row["flows_change_per_second"].get<double>();
+    std::snprintf(change.data(), change.size(), "%+.0f", per_second);
+    targets.rows.back().cells.emplace_back(change.data());
+    targets.rows.back().keys.push_back(per_second);
   }
-  std::vector<Ranked> workers;
+  TopList workers = list_of({{"WORKER", true},
+                             {"RX/S", true},
+                             {"FORWARDED/S", true},
+                             {"PUNTED/S", true},
+                             {"DROPPED/S", true},
+                             {"FLOWS", true},
+                             {"BUSY", true}});
   for (const auto& row : document["workers"]) {
+    add(workers, row, {},
+        {"worker", "rx_per_second", "forwarded_per_second", "punted_per_second", "dropped_per_second", "flows"});
     std::array<char, 16> busy{};
     std::snprintf(busy.data(), busy.size(), "%.1f%%", 100 * row["busy"].get<double>());
-    workers.push_back(
-        {row["rx_per_second"],
-         {std::to_string(row["worker"].get<std::uint32_t>()), of(row, "rx_per_second"), of(row, "forwarded_per_second"),
-          of(row, "punted_per_second"), of(row, "dropped_per_second"), of(row, "flows"), busy.data()}});
+    workers.rows.back().cells.emplace_back(busy.data());
+    workers.rows.back().keys.push_back(row["busy"].get<double>());
   }
-  return ranked_table(
-             {{"LISTENER", false, true}, {"PACKETS/S", true}, {"BITS/S", true}, {"NEW-FLOWS/S", true}, {"DROPPED/S", true}},
-             std::move(listeners), most, options) +
-         "\n" +
-         ranked_table({{"GROUP", false, true}, {"TARGET"}, {"STATE"}, {"FLOWS", true}, {"CHANGE/S", true}},
-                      std::move(targets), most, options) +
-         "\n" +
-         ranked_table({{"WORKER", true},
-                       {"RX/S", true},
-                       {"FORWARDED/S", true},
-                       {"PUNTED/S", true},
-                       {"DROPPED/S", true},
-                       {"FLOWS", true},
-                       {"BUSY", true}},
-                      std::move(workers), most, options);
+  return {std::move(listeners), std::move(targets), std::move(workers)};
+}
+
+std::string top_text(const nlohmann::ordered_json& document, std::size_t most, const ViewOptions& options) {
+  std::string out;
+  for (TopList& list : lists_of(document, options)) {
+    sort(list);
+    out += (out.empty() ? "" : "\n") + render(list, 0, most, options.wide ? kUnlimited : kTableColumns, options.colours);
+    if (list.rows.size() > most) out += "… and " + std::to_string(list.rows.size() - most) + " more (-n)\n";
+  }
+  return out;
 }
 
 Client::Result<Look> look(Client& client) {
@@ -158,9 +163,35 @@ Client::Result<Look> look(Client& client) {
 
 }  // namespace
 
+// On a terminal a screen of its own, drawn anew at each interval and after each key, until q or Ctrl-C.
+int Session::top_screen(TopScreen& screen, std::chrono::milliseconds interval) {
+  auto before = look(client_);
+  if (!before) {
+    screen.close();
+    return fail(before.error());
+  }
+  std::string words = "the first numbers come in a moment";
+  std::vector<TopList> lists;
+  while (screen.show(words, lists, interval)) {
+    auto now = look(client_);
+    if (!now) {
+      words = now.error();  // lb-cp may be restarting
+      continue;
+    }
+    const double seconds = std::max(std::chrono::duration<double>(now->at - before->at).count(), 1e-3);
+    lists = lists_of(rates(*before, *now, seconds), view_options());
+    words = utc_time(static_cast<std::uint64_t>(now_unix_ms()));
+    before = std::move(now);
+  }
+  return kExitOk;
+}
+
 // One round after a second, or with --watch a round at each interval.
 int Session::top() {
   const std::chrono::milliseconds interval = options_.watch_s > 0 ? pause() : std::chrono::milliseconds(1000);
+  if (io_.screen && for_people()) {
+    if (const auto screen = TopScreen::open()) return top_screen(*screen, interval);
+  }
   const std::size_t most = options_.count != 0 ? options_.count : kUsualRows;
   auto before = look(client_);
   if (!before) return fail(before.error());

@@ -1,8 +1,15 @@
 """What operators ask for while traffic flows: drains with a deadline of their own, frozen health, captures explained."""
 
+import fcntl
 import json
+import os
+import pty
 import random
+import re
+import select
+import struct
 import subprocess
+import termios
 
 import pytest
 from scapy.all import ICMP, IP, TCP, UDP, Ether, Raw, rdpcap, wrpcap
@@ -138,6 +145,8 @@ def test_packets_are_traced_and_captured_on_both_sides(up, case):
     while_asking(up, case, "capture", "-w", file, "--vip", case.vip, "--port", "80", "--protocol", "tcp", "-n", "6")
     frames = list(rdpcap(str(file)))
     assert len(frames) == 12
+    read = subprocess.run(["tcpdump", "-nnr", str(file)], capture_output=True, text=True, timeout=10, check=True)
+    assert len([line for line in read.stdout.splitlines() if re.match(r"[0-9:.]+ ", line)]) == 12, read.stdout + read.stderr
     for came, left in zip(frames[::2], frames[1::2]):
         assert came[IP].dst == case.vip and came[TCP].dport == 80
         assert (left[TCP].sport, left[TCP].seq, bytes(left[TCP].payload)) == (came[TCP].sport, came[TCP].seq, bytes(came[TCP].payload))
@@ -181,3 +190,36 @@ def test_flows_are_shown_by_client_and_traffic(up, case):
     assert talkers("--client", "203.0.113.0/24")["talkers"] == []
     refused = up.balancer.lbctl("flows", "--top", "--client", "nobody", check=False)
     assert refused.returncode == 1 and "client: `nobody` is not an address or prefix" in refused.stderr
+
+
+@pytest.mark.cases(world.PLAIN[:1])
+def test_top_takes_a_terminal_and_sorts_as_keys_say(up, case):
+    """On a terminal `top` is a screen with all three lists; keys sort and stop it, and q gives the terminal back."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 100, 0, 0))
+    before = termios.tcgetattr(theirs)
+    process = subprocess.Popen(list(map(str, up.balancer.lbctl_command("top", "--watch", "0.2"))), stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+                               env={**os.environ, "TERM": "xterm"})
+    seen = b""
+
+    def shows(*words):
+        nonlocal seen
+        while select.select([ours], [], [], 0)[0]:
+            seen += os.read(ours, 65536)
+        return all(word.encode() in seen for word in words)
+
+    try:
+        wait_until("the lists", lambda: shows("PACKETS/S↓", "FLOWS↓", "WORKER  RX/S↓", "10.77.2.", "q end"), 10)
+        assert seen.count("↑".encode()) == 1  # that of the line that tells the keys
+        os.write(ours, b"r")
+        wait_until("the other order", lambda: shows() and seen.count("↑".encode()) == 2, 10)
+        os.write(ours, b" ")
+        wait_until("the stand-still", lambda: shows("stands"), 10)
+        os.write(ours, b"q")
+        assert process.wait(timeout=10) == 0, process.stderr.read()
+        assert shows("\x1b[?1049l") and termios.tcgetattr(theirs) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)

@@ -1,10 +1,15 @@
 #include <gtest/gtest.h>
 
+#include <condition_variable>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "cli/document.h"
 #include "cli/table.h"
+#include "cli/top_screen.h"
 #include "cli/views.h"
+#include "cli/waiting.h"
 #include "proto/api.pb.h"
 
 namespace lb::cli {
@@ -34,6 +39,62 @@ TEST(Table, WidthCountsCharactersNotBytes) {
   EXPECT_EQ(shorten("äöüß", 3), "äö…");
   EXPECT_EQ(shorten("äöüß", 4), "äöüß");
   EXPECT_EQ(shorten("abc", 1), "…");
+}
+
+TEST(TopList, NumbersAreSortedByValueTextsByLetterAndBothTheOtherWayRound) {
+  TopList list{.columns = {{"NAME"}, {"RATE", true}}, .rows = {}};
+  for (const auto& [name, rate] : {std::pair{"b", 9.0}, {"a", 10.0}, {"c", 100.0}})
+    list.rows.push_back({{name, std::to_string(static_cast<int>(rate))}, {0, rate}});
+  const auto order = [&](std::size_t column, bool reversed) {
+    list.sorted = column;
+    list.reversed = reversed;
+    sort(list);
+    return list.rows[0].cells[0].text + list.rows[1].cells[0].text + list.rows[2].cells[0].text;
+  };
+  EXPECT_EQ(order(1, false), "cab");
+  EXPECT_EQ(order(1, true), "bac");
+  EXPECT_EQ(order(0, false), "abc");
+  EXPECT_EQ(order(0, true), "cba");
+  EXPECT_EQ(render(list, 1, 1, 80, false), "NAME  RATE\nb        9\n");
+}
+
+// Tells when something has been written.
+class Signalling : public std::stringbuf {
+ public:
+  void wait() {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [this] { return written_; });
+  }
+
+ protected:
+  int sync() override {
+    const std::lock_guard lock(mutex_);
+    written_ = true;
+    wake_.notify_all();
+    return 0;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool written_ = false;
+};
+
+TEST(Waiting, PeopleAtATerminalAreToldAndTheLineGoesAway) {
+  std::istringstream in;
+  std::ostringstream out;
+  Signalling buffer;
+  std::ostream err(&buffer);
+  { const Waiting nobody({.in = in, .out = out, .err = err, .terminal = false, .wait = {}}, std::chrono::milliseconds(1)); }
+  EXPECT_EQ(buffer.str(), "");
+  {
+    const Io io{.in = in, .out = out, .err = err, .terminal = true, .wait = {}};
+    const Waiting waiting(io, std::chrono::milliseconds(1));
+    buffer.wait();
+  }
+  EXPECT_TRUE(buffer.str().starts_with("\rlb-cp is at work: 0 s")) << buffer.str();
+  EXPECT_TRUE(buffer.str().ends_with("\r\x1b[K"));
+  EXPECT_EQ(out.str(), "");
 }
 
 TEST(Text, WrapsAtBlanks) {
