@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import json
+import signal
+import subprocess
 
 import pytest
 
@@ -106,3 +108,84 @@ def test_doctor_finds_what_is_wrong(up, case):
     assert grades()[f"target group {case.web_group}"] == "bad"
     up.balancer.dp.stop()
     wait_until("lb-dp's end to be noticed", lambda: grades()["lb-dp"] == "bad")
+
+
+def doctored(up, name, *changes):
+    """A copy of lbctl with other bytes: of another version, or with a verb that this lb-cp has not heard of."""
+    code = (BIN / "lbctl").read_bytes()
+    for old, new in changes:
+        assert len(old) == len(new) and old in code
+        code = code.replace(old, new)
+    path = up.lab.folder / name
+    path.write_bytes(code)
+    path.chmod(0o755)
+    return lambda *arguments: run([path, "--socket", up.balancer.cp_socket, *arguments], check=False)
+
+
+@pytest.mark.cases(world.PLAIN[:1])
+def test_lbctl_of_another_version_works_or_says_which_is_older(up, case):
+    """An older lbctl is served; a newer one's verb that lb-cp does not know is refused, and names the older side."""
+    older = doctored(up, "lbctl-older", (b"0.1.", b"0.0."))
+    assert older("--version").stdout == "lbctl 0.0.0\n"
+    assert case.web_group in older("get", "target-groups").stdout
+    assert older("version").stderr == "lbctl: lbctl 0.0.0 is older than lb-cp 0.1.0\n"
+    newer = doctored(up, "lbctl-newer", (b"0.1.", b"0.9."), (b"LoadBalancer/Freeze", b"LoadBalancer/Thawed"))
+    assert newer("get", "vips").returncode == 0
+    refused = newer("freeze")
+    assert refused.returncode == 1
+    assert refused.stderr == "lbctl: lb-cp does not know this request: lbctl 0.9.0 is newer than lb-cp 0.1.0\n"
+
+
+CONFIG = """version: 1
+vips: [{{name: web, address: 192.0.2.10}}]
+listeners: [{{name: web-80, vip: web, protocol: TCP, port: 80, target_groups: [{{name: blue}}]}}]
+target_groups:
+  - {{name: blue, protocol: TCP, port: 80, table_size: 251, health_check: {{protocol: {check}}}, targets: [{targets}]}}
+"""
+
+
+def test_file_of_lb_cp_is_checked_and_read_again_on_sighup(tmp_path):
+    """--check judges the file without a daemon; SIGHUP takes a good one over, and leaves what is in force where it is wrong or empties lb."""
+    file = tmp_path / "lb.yaml"
+
+    def write(count, check="NONE"):
+        file.write_text(CONFIG.format(check=check, targets=", ".join(f"{{address: 198.51.100.{n}}}" for n in range(1, count + 1))))
+
+    def checked():
+        done = run([BIN / "lb-cp", "--check", "--config", file], check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def lbctl(*arguments, check=True):
+        return run([BIN / "lbctl", "--socket", tmp_path / "cp.sock", *arguments], check=check)
+
+    def targets():
+        return len([row for row in json.loads(lbctl("get", "targets", "--json").stdout)["targets"] if row["state"] == "unavailable"])
+
+    write(3)
+    assert checked() == (0, f"{file}: ok\n")
+    log = tmp_path / "lb-cp.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([BIN / "lb-cp", "--config", file, "--state-dir", tmp_path / "state", "--socket", tmp_path / "cp.sock",
+                                    "--dp-socket", tmp_path / "dp.sock", "--metrics", "off"], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        wait_until("lb-cp", lambda: lbctl("version", check=False).returncode == 0, 20)
+        assert targets() == 3
+        write(4)
+        process.send_signal(signal.SIGHUP)
+        wait_until("the new file", lambda: targets() == 4, 10)
+        assert json.loads(lbctl("history", "--json").stdout)["configurations"][0]["cause"] == "SIGHUP"
+
+        write(4, check="MAYBE")
+        wrong = f"{file}:5: target_groups[0].health_check.protocol: must be "
+        assert checked()[0] == 1 and checked()[1].startswith(wrong)
+        process.send_signal(signal.SIGHUP)
+        wait_until("the wrong file to be told", lambda: wrong in log.read_text(), 10)
+        write(2)
+        process.send_signal(signal.SIGHUP)
+        wait_until("the short file to be told", lambda: "removes 2 of 4 targets" in log.read_text(), 10)
+        assert targets() == 4
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+    finally:
+        process.kill()
+        process.wait()
