@@ -1,6 +1,7 @@
 #include "cp/explain/rates.h"
 
 #include <algorithm>
+#include <map>
 
 #include "cp/model/model.h"
 #include "dp/lb/flow_hash.h"
@@ -40,7 +41,7 @@ RateFinding rates_of(const Context& context, std::uint32_t listener, const net::
   std::string_view over = of_source ? over_limit(limits.source, *of_source, now_ns) : std::string_view();
   if (!over.empty()) finding.reason = abi::DropReason::source_rate_limit;
   finding.text += of_source ? standing_text(*of_source, over) : "has sent nothing lately";
-  const auto whole = rate_standing(context.rates, entry.counter_index);
+  const auto whole = rate_standing(context.rates, source.listener);
   if (!whole) return finding;
   over = over_limit(limits.listener, *whole, now_ns);
   if (!over.empty() && finding.reason == abi::DropReason::none) finding.reason = abi::DropReason::listener_rate_limit;
@@ -55,11 +56,16 @@ RateFinding rates_of(const Context& context, std::uint32_t listener, const net::
 Offenders offenders(const Context& context, const std::string& listener, std::uint64_t now_ns) {
   Offenders found;
   if (context.snapshot == nullptr) return found;
+  std::map<std::uint32_t, std::string> names;
+  for (const abi::Listener& each : context.snapshot->listeners()) {
+    if (each.rate_limits == abi::kNoIndex) continue;
+    const abi::RateLimits& limits = context.snapshot->rate_limits()[each.rate_limits];
+    names.emplace(abi::rate_listener(each.counter_index, limits), context.snapshot->name(each.name));
+  }
   for (const RateStanding& standing : rate_sources(context.rates, now_ns)) {
-    const auto all = context.snapshot->listeners();
-    const auto at = std::ranges::find(all, standing.listener, &abi::Listener::counter_index);
-    if (at == all.end()) continue;
-    const std::string name(context.snapshot->name(at->name));
+    const auto at = names.find(standing.listener);
+    if (at == names.end()) continue;
+    const std::string& name = at->second;
     if (!listener.empty() && name != listener) continue;
     ++found.sources;
     if (standing.refused == 0) continue;

@@ -326,7 +326,8 @@ class Assembly {
     if (config.rate_limits.limits()) {
       listener.rate_limits = static_cast<std::uint32_t>(rate_limits_.size());
       listener.guards |= abi::kGuardRates;
-      rate_limits_.push_back(compile_rates(config.rate_limits));
+      const abi::Vip at = of_port ? abi::Vip{} : vips_[vip->second];
+      rate_limits_.push_back(compile_rates(config.rate_limits, rate_identity(config, at)));
     }
     for (std::size_t i = 0; i < config.groups.size(); ++i) {
       const auto group = group_index_.find(config.groups[i].name);

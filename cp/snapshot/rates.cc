@@ -28,8 +28,9 @@ abi::RateSet compile_set(const RateSet& limits) {
 
 }  // namespace
 
-abi::RateLimits compile_rates(const RateLimits& limits) {
+abi::RateLimits compile_rates(const RateLimits& limits, std::uint16_t identity) {
   abi::RateLimits compiled;
+  compiled.identity = identity;
   compiled.source = compile_set(limits.per_source);
   compiled.listener = compile_set(limits.per_listener);
   compiled.action = limits.action == RateAction::mark    ? abi::RateAction::mark
@@ -39,6 +40,23 @@ abi::RateLimits compile_rates(const RateLimits& limits) {
   compiled.prefix_v4 = static_cast<std::uint8_t>(96 + limits.prefix_v4);
   compiled.prefix_v6 = limits.prefix_v6;
   return compiled;
+}
+
+std::uint16_t rate_identity(const Listener& listener, const abi::Vip& vip) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
+  const auto mix = [&hash](std::uint8_t byte) { hash = (hash ^ byte) * 0x100000001b3ULL; };
+  for (const std::string* text : {&listener.name, &listener.interface}) {
+    for (const char c : *text) mix(static_cast<std::uint8_t>(c));
+    mix(0);
+  }
+  for (const std::uint8_t byte : vip.address.bytes) mix(byte);
+  mix(static_cast<std::uint8_t>(vip.prefix_length));
+  mix(static_cast<std::uint8_t>(listener.protocol));
+  for (const std::uint16_t port : {listener.first_port, listener.last_port}) {
+    mix(static_cast<std::uint8_t>(port >> 8));
+    mix(static_cast<std::uint8_t>(port));
+  }
+  return static_cast<std::uint16_t>(hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48);
 }
 
 }  // namespace lb::cp

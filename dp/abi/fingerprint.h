@@ -65,10 +65,11 @@ constexpr std::uint64_t snapshot_fingerprint() {
   h = mix_all(h, sizeof(QuicMap), sizeof(QuicConfig), offsetof(QuicConfig, first_server), offsetof(QuicConfig, server_count),
               offsetof(QuicConfig, config_id), offsetof(QuicConfig, server_id_bytes), offsetof(QuicConfig, nonce_bytes),
               offsetof(QuicConfig, keyed), offsetof(QuicConfig, key), sizeof(QuicServer), offsetof(QuicServer, target));
-  h = mix_all(h, offsetof(Listener, security_group), offsetof(Listener, guards), offsetof(Listener, rate_limits));
+  h = mix_all(h, offsetof(Listener, guards), offsetof(Listener, rate_limits));
   h = size_align<RateLimits>(h);
   h = mix_all(h, offsetof(RateLimits, source), offsetof(RateLimits, action), offsetof(RateLimits, dscp),
-              offsetof(RateLimits, prefix_v4), offsetof(RateLimits, prefix_v6), kRateActionCount);
+              offsetof(RateLimits, prefix_v4), offsetof(RateLimits, prefix_v6), offsetof(RateLimits, identity),
+              kRateActionCount);
   h = mix_all(h, sizeof(RateSet), offsetof(RateSet, hold), offsetof(RateSet, flows), kRateKinds, kRateCostShift);
   h = size_align<SecurityRoot>(h);
   h = mix_all(h, offsetof(SecurityRoot, groups), offsetof(SecurityRoot, nodes), offsetof(SecurityRoot, leaves),

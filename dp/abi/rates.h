@@ -44,9 +44,18 @@ struct RateLimits {
   std::uint8_t dscp = 0;         // of `mark`, 0…63
   std::uint8_t prefix_v4 = 128;  // of the 16-byte form: a source that is an IPv4 /24 is 120
   std::uint8_t prefix_v6 = 64;
-  std::uint8_t reserved[12] = {};
+  std::uint16_t identity = 0;  // of the listener: another one that is given its counter index has another
+  std::uint8_t reserved[10] = {};
 };
 static_assert(sizeof(RateLimits) == 128);
+
+// A listener as meters name it: whoever gets its counter index next begins with meters of its own.
+[[nodiscard]] constexpr std::uint32_t rate_listener(std::uint32_t counter_index, const RateLimits& limits) {
+  return counter_index | std::uint32_t{limits.identity} << 16;
+}
+[[nodiscard]] constexpr std::uint32_t counter_index_of(std::uint32_t rate_listener) {
+  return rate_listener & 0xffff;
+}
 
 // Whether anything is asked of packets that open no flow.
 [[nodiscard]] constexpr bool limits_packets(const RateLimits& limits) {
@@ -82,7 +91,7 @@ inline constexpr std::uint32_t kMostKnown = 6;
 // `sequence`.
 struct alignas(2 * kCacheLineBytes) RateMeter {
   std::uint32_t sequence = 0;                       // odd while the meter is given to another source
-  std::uint32_t listener = 0;                       // Listener::counter_index
+  std::uint32_t listener = 0;                       // rate_listener()
   IpAddress source;                                 // bits behind prefix_length 0; of a listener's meter zero
   std::array<std::uint64_t, kRateKinds> full_at{};  // ns, CLOCK_MONOTONIC
   // Of a source: full_at of its fair share of the listener's limit. Of a listener: a second; how many known sources it has

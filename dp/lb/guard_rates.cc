@@ -51,7 +51,7 @@ bool end_over_limit(Work& work, std::uint32_t i, const abi::RateLimits& limits, 
 RateSource rate_source(const abi::RateLimits& limits, std::uint32_t counter_index, const net::FlowKey& key,
                        const HashKeys& keys, Hash128 (*hash)(const HashKeys&, const net::FlowKey&)) {
   RateSource source;
-  source.listener = counter_index;
+  source.listener = abi::rate_listener(counter_index, limits);
   source.prefix_length = key.is_v6 != 0 ? limits.prefix_v6 : limits.prefix_v4;
   source.prefix = abi::masked(key.source, source.prefix_length);
   net::FlowKey named;

@@ -48,6 +48,20 @@ bool is_of(const RateMeter& meter, const RateSource& source) {
          meter.source == source.prefix;
 }
 
+// Gives the meter to another source or listener: readers see the one or the other.
+template <typename Fill>
+void begin(RateMeter& meter, const Fill& fill) {
+  const std::uint32_t sequence = meter.sequence + 1;
+  const std::uint8_t birth = meter.birth;
+  set(meter.sequence, sequence);
+  __atomic_thread_fence(__ATOMIC_RELEASE);
+  meter = RateMeter{};
+  meter.sequence = sequence;
+  meter.birth = static_cast<std::uint8_t>(birth + 1);
+  fill(meter);
+  __atomic_store_n(&meter.sequence, sequence + 1, __ATOMIC_RELEASE);
+}
+
 // Whether units that cost so much time would overfill what is promised for the future.
 bool is_over(std::uint64_t full_at, std::uint64_t cost_ns, std::uint64_t hold_ns, std::uint64_t now_ns) {
   return std::max(full_at, now_ns) + cost_ns > now_ns + hold_ns;
@@ -78,7 +92,7 @@ std::uint32_t RateBook::meter_of(const RateSource& source, std::uint64_t now_ns)
     const std::uint32_t idle = tick - line.seen[way];
     if ((line.tag[way] & kTagMask) == tag && is_of(mine_.meters[number], source)) {
       if ((line.tag[way] & abi::kKnownSource) != 0 && (line.seen[way] ^ tick) >= kTicksPerSecond)
-        note_active(mine_.listeners[source.listener], now_ns);
+        note_active(meter_of_listener(source.listener), now_ns);
       set(line.seen[way], tick);
       return number;
     }
@@ -92,21 +106,14 @@ std::uint32_t RateBook::meter_of(const RateSource& source, std::uint64_t now_ns)
     }
   }
   const std::uint32_t number = line_index * abi::kRateWays + victim;
-  RateMeter& meter = mine_.meters[number];
-  set(meter.sequence, meter.sequence + 1);
-  __atomic_thread_fence(__ATOMIC_RELEASE);
-  const std::uint32_t sequence = meter.sequence;
-  const std::uint8_t birth = meter.birth;
-  meter = RateMeter{};
-  meter.sequence = sequence;
-  meter.birth = static_cast<std::uint8_t>(birth + 1);
-  meter.listener = source.listener;
-  meter.source = source.prefix;
-  meter.prefix_length = source.prefix_length;
-  meter.since = tick;
-  set(line.tag[victim], tag);
-  set(line.seen[victim], tick);
-  __atomic_store_n(&meter.sequence, sequence + 1, __ATOMIC_RELEASE);
+  begin(mine_.meters[number], [&](RateMeter& meter) {
+    meter.listener = source.listener;
+    meter.source = source.prefix;
+    meter.prefix_length = source.prefix_length;
+    meter.since = tick;
+    set(line.tag[victim], tag);
+    set(line.seen[victim], tick);
+  });
   return number;
 }
 
@@ -121,6 +128,18 @@ const RateMeter* RateBook::meter_elsewhere(const RateTable& other, const RateSou
     if ((get(meter.sequence) & 1) == 0 && is_of(meter, source)) return &meter;
   }
   return nullptr;
+}
+
+const RateMeter* RateBook::listener_elsewhere(const RateTable& other, std::uint32_t listener) const {
+  const RateMeter& meter = other.listeners[abi::counter_index_of(listener)];
+  return get(meter.listener) == listener ? &meter : nullptr;
+}
+
+// Begun anew if another listener had it.
+RateMeter& RateBook::meter_of_listener(std::uint32_t listener) {
+  RateMeter& meter = mine_.listeners[abi::counter_index_of(listener)];
+  if (meter.listener != listener) begin(meter, [listener](RateMeter& fresh) { fresh.listener = listener; });
+  return meter;
 }
 
 bool RateBook::is_look_due(const RateMeter& meter, const RateSet& limits, std::uint32_t tick) const {
@@ -140,7 +159,8 @@ void RateBook::look_around(RateMeter& meter, const RateSet& limits, const RateSo
   std::array<std::uint64_t, kRateKinds> latest{};
   for (std::uint32_t w = 0; w < all_.size(); ++w) {
     if (w == worker_) continue;
-    const RateMeter* other = source == nullptr ? &all_[w].listeners[meter.listener] : meter_elsewhere(all_[w], *source);
+    const RateMeter* other =
+        source == nullptr ? listener_elsewhere(all_[w], meter.listener) : meter_elsewhere(all_[w], *source);
     if (other == nullptr) continue;
     for (std::uint32_t k = 0; k < kRateKinds; ++k) {
       others[k] += get(other->used[k]);
@@ -164,7 +184,8 @@ std::uint64_t RateBook::flows_of(const RateMeter& meter, const RateSource* sourc
   std::uint64_t flows = meter.flows;
   for (std::uint32_t w = 0; w < all_.size(); ++w) {
     if (w == worker_) continue;
-    const RateMeter* other = source == nullptr ? &all_[w].listeners[meter.listener] : meter_elsewhere(all_[w], *source);
+    const RateMeter* other =
+        source == nullptr ? listener_elsewhere(all_[w], meter.listener) : meter_elsewhere(all_[w], *source);
     if (other != nullptr) flows += get(other->flows);
   }
   return flows;
@@ -178,9 +199,10 @@ void RateBook::note_active(RateMeter& listener, std::uint64_t now_ns) {
     std::uint64_t total = before;
     for (std::uint32_t w = 0; w < all_.size(); ++w) {
       if (w == worker_) continue;
-      const RateMeter& other = all_[w].listeners[static_cast<std::size_t>(&listener - mine_.listeners.data())];
-      const std::uint64_t counts = get(other.share[1]);
-      const std::uint64_t at = get(other.share[0]);
+      const RateMeter* other = listener_elsewhere(all_[w], listener.listener);
+      if (other == nullptr) continue;
+      const std::uint64_t counts = get(other->share[1]);
+      const std::uint64_t at = get(other->share[0]);
       if (at == second) total += counts >> 32;
       if (at + 1 == second) total += counts & 0xffffffff;
     }
@@ -189,6 +211,8 @@ void RateBook::note_active(RateMeter& listener, std::uint64_t now_ns) {
     listener.share[2] = total;
   }
   set(listener.share[1], listener.share[1] + 1);
+  // After a quiet second this one's count alone says how many share.
+  listener.share[2] = std::max(listener.share[2], listener.share[1] & 0xffffffff);
 }
 
 void RateBook::become_known(const RateMeter& listener, std::uint32_t meter, std::uint32_t tick) {
@@ -213,8 +237,7 @@ RateAnswer RateBook::refuse(RateMeter& source, RateMeter* listener, std::uint32_
 RateAnswer RateBook::take(const abi::RateLimits& limits, const RateSource& source, std::uint32_t number,
                           const RateUnits& units, bool flow, std::uint64_t now_ns) {
   RateMeter& meter = mine_.meters[number];
-  RateMeter& whole = mine_.listeners[source.listener];
-  whole.listener = source.listener;
+  RateMeter& whole = meter_of_listener(source.listener);
   const std::uint32_t tick = tick_of(now_ns);
   if (is_look_due(meter, limits.source, tick)) look_around(meter, limits.source, &source, now_ns);
   if (is_look_due(whole, limits.listener, tick)) look_around(whole, limits.listener, nullptr, now_ns);
@@ -258,12 +281,13 @@ RateAnswer RateBook::take(const abi::RateLimits& limits, const RateSource& sourc
 
 void RateBook::add_flow(std::uint32_t listener, std::uint32_t meter) {
   set(mine_.meters[meter].flows, mine_.meters[meter].flows + 1);
-  set(mine_.listeners[listener].flows, mine_.listeners[listener].flows + 1);
+  RateMeter& whole = meter_of_listener(listener);
+  set(whole.flows, whole.flows + 1);
 }
 
 void RateBook::remove_flow(std::uint32_t listener, std::uint32_t meter, std::uint8_t birth) {
-  RateMeter& whole = mine_.listeners[listener];
-  if (whole.flows != 0) set(whole.flows, whole.flows - 1);
+  RateMeter& whole = mine_.listeners[abi::counter_index_of(listener)];
+  if (whole.listener == listener && whole.flows != 0) set(whole.flows, whole.flows - 1);
   RateMeter& of_source = mine_.meters[meter];
   if (of_source.birth == birth && of_source.flows != 0) set(of_source.flows, of_source.flows - 1);
 }

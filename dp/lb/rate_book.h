@@ -34,7 +34,7 @@ using RateUnits = std::array<std::uint32_t, abi::kRateKinds>;  // by RateKind: w
 
 // A source of a listener, and the hash of that under the node secret.
 struct RateSource {
-  std::uint32_t listener = 0;  // counter index
+  std::uint32_t listener = 0;  // abi::rate_listener()
   abi::IpAddress prefix;       // masked
   std::uint8_t prefix_length = 0;
   Hash128 hash;
@@ -55,14 +55,16 @@ class RateBook {
   RateAnswer take(const abi::RateLimits& limits, const RateSource& source, std::uint32_t meter, const RateUnits& units,
                   bool flow, std::uint64_t now_ns);
 
-  // A flow of the source has an entry, or has lost it. `birth`: birth_of(meter) when it got the entry.
+  // A flow of the source has an entry, or has lost it. listener: abi::rate_listener(). `birth`: birth_of(meter) when it got
+  // the entry.
   void add_flow(std::uint32_t listener, std::uint32_t meter);
   void remove_flow(std::uint32_t listener, std::uint32_t meter, std::uint8_t birth);
   [[nodiscard]] std::uint8_t birth_of(std::uint32_t meter) const { return mine_.meters[meter].birth; }
 
  private:
-  struct Place;
   [[nodiscard]] const abi::RateMeter* meter_elsewhere(const RateTable& other, const RateSource& source) const;
+  [[nodiscard]] const abi::RateMeter* listener_elsewhere(const RateTable& other, std::uint32_t listener) const;
+  abi::RateMeter& meter_of_listener(std::uint32_t listener);
   void look_around(abi::RateMeter& meter, const abi::RateSet& set, const RateSource* source, std::uint64_t now_ns);
   [[nodiscard]] bool is_look_due(const abi::RateMeter& meter, const abi::RateSet& set, std::uint32_t tick) const;
   [[nodiscard]] std::uint64_t flows_of(const abi::RateMeter& meter, const RateSource* source) const;

@@ -17,7 +17,7 @@ struct RateFlow {
   std::uint64_t fingerprint = 0;  // 0: free
   std::uint32_t line = 0;         // first line of the flow table
   std::uint32_t meter = 0;
-  std::uint32_t listener = 0;  // counter index
+  std::uint32_t listener = 0;  // abi::rate_listener()
   std::uint8_t birth = 0;      // of the meter
 };
 

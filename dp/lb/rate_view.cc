@@ -89,7 +89,8 @@ std::optional<RateStanding> rate_standing(std::span<const RateView> views, std::
   std::optional<RateStanding> sum;
   for (const RateView& view : views) {
     abi::RateMeter meter;
-    if (listener >= view.listeners.size() || !read_meter(view.listeners[listener], meter)) continue;
+    const std::uint32_t index = abi::counter_index_of(listener);
+    if (index >= view.listeners.size() || !read_meter(view.listeners[index], meter) || meter.listener != listener) continue;
     if (!sum) sum = RateStanding{.listener = listener};
     add(*sum, meter);
   }

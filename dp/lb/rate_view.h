@@ -18,7 +18,7 @@ using abi::RateView;
 
 // Of all workers together.
 struct RateStanding {
-  std::uint32_t listener = 0;  // counter index
+  std::uint32_t listener = 0;  // abi::rate_listener()
   abi::IpAddress prefix;
   std::uint8_t prefix_length = 0;
   bool known = false;
@@ -32,7 +32,7 @@ struct RateStanding {
 // Every source that has a meter, in no order.
 std::vector<RateStanding> rate_sources(std::span<const RateView> views, std::uint64_t now_ns);
 
-// One source; nullopt: it has no meter. The listener as a whole, if its counter index is below the capacity.
+// One source; nullopt: it has no meter. A listener as a whole, by abi::rate_listener().
 std::optional<RateStanding> rate_standing(std::span<const RateView> views, const RateSource& source, std::uint64_t now_ns);
 std::optional<RateStanding> rate_standing(std::span<const RateView> views, std::uint32_t listener);
 

@@ -19,6 +19,7 @@
 
 #include "dp/lb/work.h"
 #include "tests/bench/design_rig.h"
+#include "tests/bench/guard_rig.h"
 #include "tests/bench/instructions.h"
 #include "tests/bench/report.h"
 #include "tests/bench/rig.h"
@@ -120,6 +121,7 @@ class Bench {
       run_syn(flows);
       run_designs(flows);
     }
+    run_guards();
     run_stages();
     run_threads();
     return write();
@@ -369,6 +371,39 @@ class Bench {
       }
     }
     measure(jobs, flows);
+  }
+
+  // What guards cost, each beside the same listener without any: the later packets of flows, and the first ones.
+  void run_guards() {
+    constexpr std::uint64_t kFlows = 1'000'000;
+    const auto name = [](std::size_t g, bool fresh) {
+      return fmt::format("guard/{}/{}", kGuardNames[g], fresh ? "new" : "hit");
+    };
+    std::vector<std::string> names;
+    for (std::size_t g = 0; g < 2 * kGuardNames.size(); ++g) names.push_back(name(g / 2, g % 2 != 0));
+    if (!any_wanted(names) || options_.max_flows < kFlows) return;
+    progress("filling 1000000 flows for each guard");
+    Rig limit(kernel_, kFlows, 1, FlowState::assumed);
+    std::vector<std::unique_ptr<GuardRig>> rigs;
+    for (std::size_t g = 0; g < kGuardNames.size(); ++g)
+      rigs.push_back(std::make_unique<GuardRig>(kernel_, static_cast<Guard>(g), kFlows));
+    std::vector<Job> jobs;
+    jobs.push_back(floor_job());
+    jobs.push_back(limit_job(limit));
+    for (std::size_t g = 0; g < 2 * rigs.size(); ++g) {
+      GuardRig& rig = *rigs[g / 2];
+      const bool fresh = g % 2 != 0;
+      Job job;
+      job.row = row_of(names[g], "guard", nullptr);
+      job.row.flows = kFlows;
+      job.prepare = [&rig, fresh](PacketPool& pool, std::mt19937_64& random) {
+        if (fresh) return rig.prepare_new(pool);
+        rig.prepare_hits(pool, random);
+      };
+      job.run = [&rig, fresh](Burst& burst) { fresh ? rig.process_new(burst) : rig.process(burst); };
+      add(jobs, std::move(job));
+    }
+    measure(jobs, kFlows);
   }
 
   // One stage of the path at a time: hits of 1 M flows in ipip4; `pick` on new flows.

@@ -69,6 +69,12 @@ HugeMemory::HugeMemory(HugeMemory&& other) noexcept : data_(other.data_), size_(
   other.data_ = nullptr;
 }
 
+std::span<abi::FlowLine> HugeMemory::lines(std::uint64_t flows) const {
+  auto at = reinterpret_cast<std::uintptr_t>(data_);
+  if (std::strcmp(pages_, "hugetlb") != 0) at = rounded(at);
+  return {reinterpret_cast<abi::FlowLine*>(at), FlowTable::lines_for(flows)};
+}
+
 HugeMemory::~HugeMemory() {
   if (data_ != nullptr) munmap(data_, size_);
 }
@@ -118,9 +124,7 @@ Rig::Rig(const Kernel& kernel, std::uint64_t flows, std::uint32_t listeners, Flo
       memory_(FlowTable::lines_for(flows) * sizeof(abi::FlowLine)),
       target_flows_(kTargets),
       listener_stats_(listeners) {
-  auto at = reinterpret_cast<std::uintptr_t>(memory_.data());
-  if (std::strcmp(memory_.pages(), "hugetlb") != 0) at = rounded(at);
-  lines_ = {reinterpret_cast<abi::FlowLine*>(at), FlowTable::lines_for(flows)};
+  lines_ = memory_.lines(flows);
   table_ = std::make_unique<FlowTable>(lines_, target_flows_, kSecret);
   for (std::size_t m = 0; m < kModes; ++m) {
     snapshots_[m] = test::make_snapshot(make_world(static_cast<Mode>(m), listeners));

@@ -31,7 +31,8 @@ class HugeMemory {
   HugeMemory& operator=(HugeMemory&&) = delete;
   ~HugeMemory();
   [[nodiscard]] void* data() const { return data_; }
-  [[nodiscard]] const char* pages() const { return pages_; }  // "hugetlb", "transparent" or "4k"
+  [[nodiscard]] std::span<abi::FlowLine> lines(std::uint64_t flows) const;  // of a flow table, from the first whole page
+  [[nodiscard]] const char* pages() const { return pages_; }                // "hugetlb", "transparent" or "4k"
 
  private:
   void* data_ = nullptr;

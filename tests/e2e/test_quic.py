@@ -7,8 +7,8 @@ import pytest
 
 from tests.e2e import world
 from tests.lib import lab as labs
-from tests.lib.balancer import METRICS, ROOT
-from tests.lib.lab import CLIENT, LB, wait_until
+from tests.lib.balancer import ROOT
+from tests.lib.lab import CLIENT, wait_until
 
 PORT, TARGET_PORT = 4433, 4434
 OTHER_V4, OTHER_V6 = "10.77.2.101", "fd77:2::101"  # the client's as well
@@ -64,8 +64,7 @@ def connect(up, case, connections=8):
 
 def counted(up, name):
     """Summed over the workers, as lb-cp's metrics have it."""
-    text = up.lab.run(LB, "curl", "-sS", "--max-time", "5", f"http://{METRICS}/metrics").stdout
-    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"lb_{name}"))
+    return up.balancer.metric(f"lb_{name}")
 
 
 def assert_kept(stories, datagrams):

@@ -169,6 +169,11 @@ sandbox: {{user: {"root" if "ASAN_OPTIONS" in os.environ else "nobody"}}}  # the
     def drops(self):
         return {row["reason"]: int(row["packets"]) for row in rows(self.json("drops"))}
 
+    def metric(self, prefix):
+        """Sum of the samples whose names begin so, over all workers."""
+        text = self.lab.run(LB, "curl", "-sS", "--max-time", "5", f"http://{METRICS}/metrics").stdout
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(prefix))
+
     def wait_state(self, group, address, state, seconds=20):
         wait_until(f"{group} {address} to be {state}", lambda: self.targets(group)[address]["state"] == state, seconds)
 

@@ -73,10 +73,14 @@ def marked(packet):
     return packet
 
 
+def two_marked(run: Run):
+    assert run.summary["rate_marked"] == 2
+
+
 MARK = limited({"packets_per_second": 2}, action="mark", dscp=8)
 case("rate-limit", "packets over the limit are marked and sent on where the action says so, and ECN stays", config=MARK,
      packets=[ether(tcp(tos=1)), ether(tcp("A", tos=1)), ether(tcp("A", tos=1)), ether(tcp("A", tos=46 << 2 | 2))],
-     expect=[opened(tcp(tos=1)), hit(tcp("A", tos=1)), hit(marked(tcp("A", tos=1))), hit(marked(tcp("A", tos=46 << 2 | 2)))])
+     expect=[opened(tcp(tos=1)), hit(tcp("A", tos=1)), hit(marked(tcp("A", tos=1))), hit(marked(tcp("A", tos=46 << 2 | 2)))], check=two_marked)
 U6 = udp(destination=VIP6, tos=3)
 case("rate-limit", "IPv6 packets are marked in their traffic class", config=MARK, packets=[ether(U6)] * 4,
      expect=[tx(ipip(U6, T6[0])), tx(ipip(U6, T6[0])), tx(ipip(marked(U6), T6[0])), tx(ipip(marked(U6), T6[0]))])

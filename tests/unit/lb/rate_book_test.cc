@@ -249,6 +249,49 @@ TEST(RateBook, AListenersConcurrentFlowsLeaveRoomForKnownSources) {
   EXPECT_EQ(books.take(0, limits, source_of(3), kFlow, now), RateAnswer::listener_over);
 }
 
+TEST(RateBook, AListenerWithTheCounterIndexOfAnotherBeginsAnew) {
+  Books books(2);
+  const abi::RateLimits all = cp::compile_rates({.per_listener = {.new_flows_per_second = 4}}, 1);
+  RateSource before = source_of(1);
+  before.listener = abi::rate_listener(kListener, all);
+  for (std::uint32_t worker = 0; worker < 2; ++worker) {
+    ASSERT_EQ(books.take(worker, all, before, kFlow, kStart), RateAnswer::pass);
+    books.books[worker].add_flow(before.listener, books.books[worker].meter_of(before, kStart));
+  }
+  ASSERT_EQ(books.take(0, all, before, kFlow, kStart), RateAnswer::listener_over);
+  const std::uint32_t old_meter = books.books[0].meter_of(before, kStart);
+
+  RateSource after = before;  // the same source, hash and place
+  after.listener = abi::rate_listener(kListener, cp::compile_rates({}, 2));
+  ASSERT_EQ(abi::counter_index_of(after.listener), kListener);
+  EXPECT_EQ(books.take(0, all, after, kFlow, kStart), RateAnswer::pass);
+  books.books[0].add_flow(after.listener, books.books[0].meter_of(after, kStart));
+  EXPECT_EQ(rate_standing(books.views(), after.listener)->refused, 0U);
+  EXPECT_EQ(rate_standing(books.views(), after.listener)->flows, 1U) << "the other worker's are still the old one's";
+  books.books[0].remove_flow(before.listener, old_meter, books.books[0].birth_of(old_meter));
+  EXPECT_EQ(rate_standing(books.views(), after.listener)->flows, 1U) << "a flow of the old listener ends";
+}
+
+TEST(RateBook, TwoListenersAreTheSameOnlyIfAllThatNamesThemIs) {
+  const cp::Listener listener{.name = "web", .vip = "v", .first_port = 80, .last_port = 80};
+  abi::Vip vip;
+  vip.address = abi::IpAddress::v4(192, 0, 2, 1);
+  cp::Listener name = listener;
+  name.name = "wec";
+  cp::Listener port = listener;
+  port.first_port = 81;
+  cp::Listener protocol = listener;
+  protocol.protocol = cp::ListenerProtocol::udp;
+  for (const cp::Listener& other : {name, port, protocol})
+    EXPECT_NE(cp::rate_identity(listener, vip), cp::rate_identity(other, vip));
+  abi::Vip moved = vip;
+  moved.address.bytes[15] = 2;
+  EXPECT_NE(cp::rate_identity(listener, vip), cp::rate_identity(listener, moved));
+  cp::Listener limited = listener;
+  limited.rate_limits.per_source.new_flows_per_second = 5;
+  EXPECT_EQ(cp::rate_identity(listener, vip), cp::rate_identity(limited, vip));
+}
+
 TEST(RateBook, WhoWasRefusedCanBeReadByOthers) {
   Books books(2);
   const abi::RateLimits limits = per_source({.packets_per_second = 2});
