@@ -29,6 +29,7 @@
 #include "cp/control/event_log.h"
 #include "cp/control/health_book.h"
 #include "cp/control/history.h"
+#include "cp/control/pool_watch.h"
 #include "cp/control/slot_shares.h"
 #include "cp/control/state_file.h"
 #include "cp/control/tunnel_probes.h"
@@ -140,7 +141,7 @@ class Controller::Loop {
   void watch_network();
   void network_changed();
   void look_up_paths();
-  void watch_snat();
+  void watch_pools();
   [[nodiscard]] std::vector<abi::IpAddress> addresses_with(const Config& config) const;
   void look_up_all(const Config& config, const std::vector<abi::IpAddress>& addresses);
   void follow_members();
@@ -198,10 +199,7 @@ class Controller::Loop {
   std::optional<CompiledSnapshot> in_force_;  // every worker forwards by it
   abi::Generation active_;
   double last_apply_seconds_ = 0;
-  std::uint64_t snat_refused_ = 0;  // counter, a second ago
-  bool snat_seen_ = false;          // … of an lb-dp that was there then
-  bool snat_exhausted_ = false;
-  std::chrono::steady_clock::time_point snat_refused_at_;
+  PoolWatch pools_;
   bool commit_scheduled_ = false;
   SteadyTime committed_at_;  // the last generation
   SteadyTime::duration commit_cost_{};

@@ -135,7 +135,7 @@ void Controller::Loop::tick() {
   follow_clock();
   mirror_->tick(std::chrono::steady_clock::now());
   look_up_paths();
-  watch_snat();
+  watch_pools();
   prober_->hasten(health_.troubled([this](std::uint32_t id) { return stats_.target_troubles(id); }));
   tick_timer_.expires_after(1s);
   tick_timer_.async_wait([this](const auto& error) {
@@ -143,23 +143,13 @@ void Controller::Loop::tick() {
   });
 }
 
-// Says when fullnat flows begin to be refused for want of SNAT ports, and when that has not happened for a while.
-void Controller::Loop::watch_snat() {
-  constexpr auto kQuiet = 10s;
-  const auto now = std::chrono::steady_clock::now();
-  const std::uint64_t refused = stats_.totals()[static_cast<std::size_t>(abi::Counter::snat_refused)];
-  const bool more = refused != snat_refused_ && snat_seen_;
-  if (more && !snat_exhausted_) {
-    event({unix_ms_now(), "snat", "free", "exhausted", "",
-           std::to_string(refused - snat_refused_) + " flows were refused within a second: no SNAT port was free"});
+void Controller::Loop::watch_pools() {
+  if (!data_plane_) return pools_.forget_counts();
+  const auto now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(SteadyTime::clock::now().time_since_epoch());
+  for (Event& happened : pools_.look(stats_.workers(), stats_.totals(), now_ms.count())) {
+    happened.unix_ms = unix_ms_now();
+    event(std::move(happened));
   }
-  if (!more && snat_exhausted_ && now - snat_refused_at_ >= kQuiet) {
-    event({unix_ms_now(), "snat", "exhausted", "free", "", "no flow has been refused for 10 s"});
-    snat_exhausted_ = false;
-  }
-  if (more) snat_exhausted_ = true, snat_refused_at_ = now;
-  snat_refused_ = refused;
-  snat_seen_ = data_plane_.has_value();
 }
 
 // Somebody has set the wall clock: what lasts goes on as long as it was to.

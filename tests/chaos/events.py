@@ -256,6 +256,7 @@ def syn_flood(world):
     world.clients.ask("avoid t1")
     with Flood(world.lab, [[p.vip, setup.TCP_PORT] for p in setup.POPULATIONS]) as flood:
         wait_until("the flow table to be full", lambda: world.table_load() > 0.9, 60, every=0.5)
+        wait_until("the event that says so", lambda: world.told("flow-table worker 0", "nearly full"), 20, every=0.5)
         time.sleep(HOLD)
         flood.require_running()
     yield
@@ -279,6 +280,8 @@ def other_floods(world):
         with Flood(world.lab, [[p.vip, setup.TCP_PORT] for p in setup.POPULATIONS], 10000, kind) as flood:
             time.sleep(HOLD / 2)
             wait_until(f"the {kind} flood to be counted as {reasons}", lambda reasons=reasons, before=before: counted(reasons, before), 30)
+            if kind == "fragment":
+                wait_until("the event that says so", lambda: world.told("fragments", "exhausted"), 20, every=0.5)
             flood.require_running()
     yield
     world.undrain("t1")

@@ -204,6 +204,10 @@ class World:
         for population in POPULATIONS:
             self.balancer.lbctl("undrain", population.target(target), "--target-group", f"tcp-{population.name}")
 
+    def told(self, thing, state):
+        """Whether an event has said that it has come into that state."""
+        return any((row["object"], row["new_state"]) == (thing, state) for row in self.balancer.json("events")["events"])
+
     def table_load(self):
         """Of the fullest worker's flow table."""
         return max(int(row["flows"]) / int(row["flow_capacity"]) for row in self.balancer.rows("workers"))
