@@ -254,7 +254,10 @@ LB_INLINE bool has_quic(const Work& work, std::uint32_t i) {
   // The other direction of a gateway listener's flow may come on another queue.
   const bool either_way = work.snapshot->listeners()[work.burst->listener[i]].protocol == abi::kAllProtocols;
   const bool under_way = either_way || (udp ? is_first_fragment(work, i) : !is_opening(packet.tcp_flags));
-  if (has_quic(work, i) && send_by_cid(work, i, {})) return;
+  if (has_quic(work, i) && send_by_cid(work, i, {})) {
+    if (guarded) note_new_flow(work, i);
+    return;
+  }
   // A fullnat flow has its translation, which may outlive its entry.
   if (!work.snapshot->snat_addresses().empty() && adopt(work, i, translated_flow(work, i))) return;
   // Its flow may have moved here from another worker's queue (DESIGN rule 5), or fragments come on another than whole

@@ -6,7 +6,7 @@ from scapy.all import IP, UDP, Ether, fragment
 from tests.lib.quic_lb import long_header, make_cid, short_header
 
 from ..frames import (ANY_MAC, CLIENT_MAC, T4, T6, VIP4, VIP6, at, config, ether, group, ipip, l2dsr, listener, next_hop_mac, udp)
-from ..harness import case, tx
+from ..harness import case, drop, tx
 
 PORT = 443
 KEY = bytes.fromhex("8f95f09245765f80256934e50c66207f")
@@ -216,3 +216,14 @@ def come_back(run):
 case("quic", "nat: replies find the client at its new address, and one that took over another's address and port", config=NAT,
      packets=[ether(ASKED[0]), answer_to(ASKED[0], T4[1]), ether(ASKED[1]), answer_to(ASKED[1], T4[1]), ether(AGAIN), answer_to(AGAIN, T4[0])],
      check=come_back)
+
+
+# A flow that a connection ID has begun counts as any other.
+LIMITED = quic(named(NAMES), ROTATION)
+LIMITED["listeners"][0]["rate_limits"] = {"per_source": {"concurrent_flows": 2}}
+MOVES = [(n * 0.01, datagram(short_header(cid_of(0, 1)), port=30000 + n // 2)) for n in range(6)]
+case("quic", "a client that moves has as many flows as it may, and those it has go on", config=LIMITED,
+     packets=[(at_time, ether(p)) for at_time, p in MOVES] + [(0.1, ether(MOVES[0][1]))],
+     expect=[to(T4[1], MOVES[0][1], flow="new"), to(T4[1], MOVES[1][1], flow="hit"), to(T4[1], MOVES[2][1], flow="new"),
+             to(T4[1], MOVES[3][1], flow="hit"), drop("source_rate_limit", flow="none", target=None, listener="quic"),
+             drop("source_rate_limit", flow="none", target=None, listener="quic"), to(T4[1], MOVES[0][1], flow="hit")])
