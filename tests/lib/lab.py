@@ -213,7 +213,7 @@ class Lab:
         for target in self.targets:
             self._set_up_target(target)
 
-    def _ip(self, name, *lines):
+    def ip(self, name, *lines):
         run(["ip", "-n", self.namespace(name), "-batch", "-"], input="\n".join(lines) + "\n")
 
     def _sysctl(self, name, **values):
@@ -222,7 +222,7 @@ class Lab:
     def _make_bridge(self):
         run(["ip", "netns", "add", self.namespace("sw")])
         # Without snooping and with learning at once: frames flow from the first one on.
-        self._ip("sw", "link set lo up", "link add br0 type bridge mcast_snooping 0 forward_delay 0",
+        self.ip("sw", "link set lo up", "link add br0 type bridge mcast_snooping 0 forward_delay 0",
                  f"link set br0 mtu {TUNNEL_MTU} up")
         self._sysctl("sw", ipv6__conf__all__disable_ipv6=1)
         # A plain switch: where netfilter looks at bridged frames, it drops the malformed ones that tests send.
@@ -233,10 +233,10 @@ class Lab:
         run(["ip", "netns", "add", full])
         count = f"numrxqueues {queues} numtxqueues {queues}"
         self._sysctl(name, ipv6__conf__default__accept_dad=0, ipv6__conf__default__accept_ra=0)
-        self._ip(name, "link set lo up", f"link add eth0 {count} type veth peer name p-{name} netns {self.namespace('sw')} {count}",
+        self.ip(name, "link set lo up", f"link add eth0 {count} type veth peer name p-{name} netns {self.namespace('sw')} {count}",
                  f"link set eth0 address 02:00:00:77:02:{mac:02x} mtu {mtu}", f"addr add {v4}/24 dev eth0", f"addr add {v6}/64 dev eth0 nodad",
                  "link set eth0 up")
-        self._ip("sw", f"link set p-{name} mtu {TUNNEL_MTU} master br0 up")
+        self.ip("sw", f"link set p-{name} mtu {TUNNEL_MTU} master br0 up")
 
     def set_queues(self, queues):
         """Receive queues of the balancer's interface, at most as many as the lab was made with. Before lb-dp starts."""
@@ -261,7 +261,7 @@ class Lab:
         # A flow keeps its queue, and so its worker; ports from 40000 on are for those who choose theirs.
         self._sysctl(CLIENT, core__txrehash=0, ipv4__ip_local_port_range="10000 39999",
                      ipv4__tcp_max_tw_buckets=0)  # a chosen port can be used again at once
-        self._ip(CLIENT, f"addr add {FAR_V4}/32 dev eth0", f"addr add {FAR_V6}/128 dev eth0 nodad preferred_lft 0",
+        self.ip(CLIENT, f"addr add {FAR_V4}/32 dev eth0", f"addr add {FAR_V6}/128 dev eth0 nodad preferred_lft 0",
                  *[f"route add {vip} via {LB_V6 if ':' in vip else LB_V4}" for vip in self.vips],
                  *[f"route add {vip} via " + (f"{LB_V6} src {FAR_V6}" if ":" in vip else f"{LB_V4} src {FAR_V4}") for vip in self.nat_vips])
 
@@ -270,7 +270,7 @@ class Lab:
         # The target answers from the VIP but must not claim it on the wire: the VIP's traffic goes to the balancer.
         self._sysctl(target, ipv4__conf__all__arp_ignore=1, ipv4__conf__all__arp_announce=2, ipv4__conf__all__rp_filter=0,
                      ipv4__conf__eth0__rp_filter=0)
-        self._ip(target, f"route add default via {LB_V4}", f"route add default via {LB_V6}",
+        self.ip(target, f"route add default via {LB_V4}", f"route add default via {LB_V6}",
                  *[f"addr add {vip}/{'128 ' if ':' in vip else '32'} dev lo {'nodad' if ':' in vip else ''}" for vip in self.vips])
 
     # nginx on the targets.
