@@ -13,11 +13,13 @@ namespace {
 constexpr std::uint64_t kNsPerSecond = 1'000'000'000;
 constexpr int kSnapLengthBytes = 262144;  // libpcap's own maximum
 
-pcap_t* as_pcap(const std::unique_ptr<void, auto>& handle) {
+template <typename Close>
+pcap_t* as_pcap(const std::unique_ptr<void, Close>& handle) {
   return static_cast<pcap_t*>(handle.get());
 }
 
-pcap_dumper_t* as_dump(const std::unique_ptr<void, auto>& handle) {
+template <typename Close>
+pcap_dumper_t* as_dump(const std::unique_ptr<void, Close>& handle) {
   return static_cast<pcap_dumper_t*>(handle.get());
 }
 
