@@ -184,6 +184,8 @@ class Assembly {
   tl::expected<void, Error> make_parts() {
     GroupParts made;
     for (const GroupInput& input : input_.groups) {
+      if (made.contains(input.config.name))
+        return refuse("target group " + input.config.name + " stands in the snapshot twice");
       const auto known = parts_.find(input.config.name);
       std::shared_ptr<const GroupPart> part;
       if (known != parts_.end() && input.version != 0 && known->second->version == input.version) {
@@ -203,9 +205,7 @@ class Assembly {
   tl::expected<void, Error> add_group(const GroupInput& input, const GroupPart& part) {
     const TargetGroup& config = input.config;
     const auto index = static_cast<std::uint32_t>(groups_.size());
-    if (!group_index_.emplace(config.name, index).second)
-      return refuse("target group " + config.name + " stands in the snapshot twice");
-
+    group_index_.emplace(config.name, index);
     if (config.mode == abi::ForwardingMode::geneve)
       gateways_.push_back({config.geneve_vpce_id, config.geneve_attachment_id, config.geneve_class, {}});
     if (auto ok = add_targets(input, part, index); !ok) return ok;

@@ -28,9 +28,9 @@ void set_tunnel(abi::Target& target, const TargetGroup& group) {
   if (group.outer_fragmentation) target.tunnel_flags |= abi::kTunnelFragment;
 }
 
-std::uint8_t index_of(std::vector<std::string>& names, const std::string& name) {
+std::uint32_t index_of(std::vector<std::string>& names, const std::string& name) {
   const auto known = std::ranges::find(names, name);
-  const auto index = static_cast<std::uint8_t>(known - names.begin());
+  const auto index = static_cast<std::uint32_t>(known - names.begin());
   if (known == names.end()) names.push_back(name);
   return index;
 }
@@ -58,9 +58,6 @@ tl::expected<void, Error> add_target(GroupPart& part, const TargetInput& input, 
   if (usable(input.next_hop)) {  // else it keeps its slots, and its packets are dropped by name
     target.flags |= abi::kTargetResolved;
     part.interfaces.back() = index_of(part.interface_names, input.next_hop.interface);
-    if (part.interface_names.size() > abi::kMaxPorts)
-      return tl::unexpected("target group " + group.name + ": next hops are behind more than " +
-                            std::to_string(abi::kMaxPorts) + " interfaces");
     target.mtu_bytes = static_cast<std::uint16_t>(std::min(input.next_hop.mtu_bytes, 65535U));
     target.vlan = input.next_hop.vlan;
     target.next_hop_mac = input.next_hop.mac;

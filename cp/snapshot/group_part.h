@@ -17,7 +17,7 @@ struct GroupPart {
   std::uint64_t version = 0;         // GroupInput's; 0: made for one generation
   std::vector<abi::Target> targets;  // as in the input; `group`, out_port and geneve's tunnel_word are the snapshot's to say
   std::vector<std::uint32_t> ids;    // theirs, same order
-  std::vector<std::uint8_t> interfaces;  // of resolved ones: index into interface_names, same order
+  std::vector<std::uint32_t> interfaces;  // of resolved ones: index into interface_names, same order
   std::vector<std::string> interface_names;
   std::vector<std::uint32_t> rotation;        // ids in the order of slot values
   std::shared_ptr<const TableRecipe> recipe;  // nullptr: none is in rotation

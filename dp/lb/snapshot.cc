@@ -9,8 +9,8 @@
 #include "dp/abi/fingerprint.h"
 #include "dp/base/segment_checksum.h"
 #include "dp/lb/snapshot_checks.h"
-#include "dp/lb/snapshot_quic.h"
 #include "dp/lb/snapshot_guards.h"
+#include "dp/lb/snapshot_quic.h"
 #include "dp/lb/snapshot_security.h"
 
 namespace lb {

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
+
+#include "cp/snapshot/compile.h"
 
 namespace lb::cp {
 namespace {
@@ -357,6 +360,67 @@ TEST(Roster, NextHopReachesTheSnapshot) {
   ASSERT_TRUE(world.settle());
   EXPECT_EQ(input_of(world.compile(), 1).next_hop, hop);
   EXPECT_FALSE(input_of(world.compile(), 2).next_hop.resolved);
+}
+
+// Rows of targets and groups, but for where the tables are: segments have numbers of their own in each compiler.
+std::string rows_of(const CompiledSnapshot& snapshot) {
+  const auto bytes = snapshot.root->bytes();
+  const auto& root = *reinterpret_cast<const abi::Root*>(bytes.data());
+  const auto text = [&](const abi::Table& table, std::size_t row) {
+    return std::string(reinterpret_cast<const char*>(bytes.data()) + table.offset, table.count * row);
+  };
+  std::string groups = text(root.groups, sizeof(abi::TargetGroup));
+  for (std::size_t i = 0; i < root.groups.count; ++i) {
+    auto& group = reinterpret_cast<abi::TargetGroup*>(groups.data())[i];
+    group.segment = 0;
+    group.slots_offset = 0;
+  }
+  return text(root.targets, sizeof(abi::Target)) + text(root.group_targets, sizeof(std::uint32_t)) +
+         text(root.ports, sizeof(abi::Port)) + groups;
+}
+
+TEST(Roster, WhatACompilerRemembersOfGroupsIsWhatANewOneMakes) {
+  World world;
+  Config config = config_of({1, 2, 3});
+  for (const char* name : {"green", "red"}) {
+    TargetGroup& group = config.groups.emplace_back(config.groups[0]);
+    group.name = name;
+    config.listeners[0].groups.push_back({name, 1});
+  }
+  Config smaller = config;
+  smaller.groups[1].targets.pop_back();
+  smaller.groups[2].tcp_idle_timeout = 400s;
+  Compiler kept;
+  std::string before;
+  const auto agrees = [&](bool changes) {
+    const SnapshotInput& input = world.compile();
+    const auto remembered = kept.compile(input);
+    const auto fresh = Compiler().compile(input);
+    ASSERT_TRUE(remembered && fresh);
+    const std::string rows = rows_of(*remembered);
+    EXPECT_EQ(rows, rows_of(*fresh));
+    EXPECT_EQ(rows != before, changes);
+    before = rows;
+  };
+  world.apply(config);
+  agrees(true);
+  agrees(false);
+  world.health(1, Health::healthy);
+  agrees(true);
+  for (const char* interface : {"eth1", "eth0"}) {
+    world.roster.set_path(address(2), {.resolved = true, .interface = interface, .mac = {2}, .mtu_bytes = 1500}, false);
+    agrees(true);
+  }
+  world.roster.set_path(address(3), {.resolved = true, .interface = "eth1", .mac = {2}, .mtu_bytes = 1500}, false);
+  agrees(true);
+  ASSERT_TRUE(world.roster.drain(address(2), 80, "green", true, world.now, {}));
+  agrees(true);
+  world.apply(smaller);
+  agrees(true);
+  world.now += 60'000;
+  agrees(true);
+  world.apply(config);
+  agrees(true);
 }
 
 TEST(Roster, MemoryRestoresStatesDrainsAndIds) {
