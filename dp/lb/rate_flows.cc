@@ -8,6 +8,7 @@ namespace lb {
 namespace {
 
 constexpr std::uint32_t kPlaces = 8;  // that a flow may take
+constexpr std::uint32_t kLooks = 2;   // at what has a place, where none is free: each is two misses
 
 enum class Standing : std::uint8_t { over, unproven, counts };
 
@@ -43,15 +44,14 @@ void RateFlows::add(Work& work, std::uint32_t i, std::uint32_t listener, std::ui
   const std::uint64_t fingerprint = fingerprint_of(work.hash[i]);
   const std::uint32_t first = place_of(fingerprint);
   RateFlow* place = nullptr;
-  RateFlow* unproven = nullptr;
   for (std::uint32_t n = 0; n < kPlaces && place == nullptr; ++n) {
     RateFlow& flow = places_[(first + n) % kRateFlows];
-    const Standing standing =
-        flow.fingerprint == 0 || flow.fingerprint == fingerprint ? Standing::over : standing_of(work, flow);
-    if (standing == Standing::over) place = &flow;
-    if (standing == Standing::unproven && unproven == nullptr) unproven = &flow;
+    if (flow.fingerprint == 0 || flow.fingerprint == fingerprint) place = &flow;
   }
-  if (place == nullptr) place = unproven;
+  for (std::uint32_t n = 0; n < kLooks && place == nullptr; ++n) {
+    RateFlow& flow = places_[(first + (work.tick + n) % kPlaces) % kRateFlows];
+    if (standing_of(work, flow) != Standing::counts) place = &flow;
+  }
   if (place == nullptr) return;
   if (place->fingerprint != 0) forget(work, *place);
   *place = {fingerprint, static_cast<std::uint32_t>(work.first[i]), meter, listener, work.rates->birth_of(meter)};

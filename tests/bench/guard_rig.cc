@@ -119,6 +119,9 @@ GuardRig::GuardRig(const Kernel& kernel, Guard guard, std::uint64_t flows)
           PipelineOptions{.flows = table_.get(), .stats = &stats_, .listener_stats = listener_stats_.data()}, kernel)) {
   PacketPool pool;
   Burst burst;
+  burst.count = 0;
+  process(burst);  // rules are new now, and the flows below have been asked after that
+  now_ns_ += 1'000'000'000;
   std::uint64_t flows_sent = 0;
   for (std::uint64_t first = 0; first < flows; first += PacketPool::kBuffers) {
     pool.prepare(1, [&](std::uint32_t i) {
