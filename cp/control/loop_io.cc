@@ -195,6 +195,7 @@ void Controller::Loop::on_hello(const DataPlane& data_plane) {
   event({unix_ms_now(), "data-plane", "disconnected", "connected", "",
          "pid " + std::to_string(data_plane.pid) + ", " + std::to_string(data_plane.worker_count) + " workers, generation " +
              to_string(data_plane.generation)});
+  watch_pools();  // what is counted from now on is news
   // A generation that is not above lb-dp's would be stale: go on in the next epoch (rule 3).
   if (data_plane.generation < latest_ || data_plane.generation == latest_) {
     commit();

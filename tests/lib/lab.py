@@ -305,6 +305,10 @@ http {{
             target, "curl", "-sf", "--max-time", "2", f"http://{self.target_address(target)}/"))
 
     def curl(self, *arguments, timeout=30, check=True):
+        if "--local-port" in arguments:
+            # The connection before from there may wait for its last acknowledgement still: a port is free a moment after curl has gone.
+            port = arguments[arguments.index("--local-port") + 1]
+            wait_until(f"port {port} to be free", lambda: not self.run(CLIENT, "ss", "-Htan", f"sport = :{port}").stdout)
         return self.run(CLIENT, "curl", "-sS", "--max-time", timeout - 5, *arguments, timeout=timeout, check=check).stdout
 
     # Taking it down.
