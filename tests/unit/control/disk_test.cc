@@ -67,7 +67,8 @@ class DiskTest : public ::testing::Test {
   // What was said last of the state on disk, once it is `wanted`.
   std::string wait_for(const std::string& wanted) {
     for (int i = 0; i < 2000; ++i) {
-      for (const Event& event : controller_->live()->events) {
+      const auto live = controller_->live();
+      for (const Event& event : live->events) {
         if (event.object != "state") continue;
         if (event.new_state == wanted) return event.detail;
         break;
