@@ -46,6 +46,31 @@ print(json.dumps({"requests": sum(counts), "errors": errors}), flush=True)
 """
 
 
+# Runs in the client's namespace: a datagram to ADDRESS PORT from SOURCE on each of so many flows; prints what the kernel said of them.
+ASK_NOBODY = """
+import json, socket, sys
+outcomes = []
+for _ in range(int(sys.argv[4])):
+    with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM) as flow:
+        flow.settimeout(10)
+        flow.bind((sys.argv[3], 0))
+        flow.connect((sys.argv[1], int(sys.argv[2])))
+        flow.send(b"q")
+        try:
+            outcomes.append(flow.recv(2048).decode())
+        except OSError as error:
+            outcomes.append(type(error).__name__)
+print(json.dumps(outcomes))
+"""
+
+
+def asked_nobody(lab, address, port, source, flows):
+    """What becomes of datagrams to a port that nothing listens on, at whatever rate the targets' kernels are asked."""
+    for target in lab.targets:
+        lab.run(target, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    return json.loads(lab.run(CLIENT, "/usr/bin/python3", "-c", ASK_NOBODY, address, str(port), source, str(flows), timeout=60).stdout)
+
+
 _ports = itertools.count(40000)
 
 

@@ -117,6 +117,14 @@ def test_fullnat_udp(fullnat, case):
         fullnat.end_helpers()
 
 
+@pytest.mark.cases(CARRIERS)
+def test_fullnat_icmp_errors(fullnat, case):
+    """Nobody listens on the targets: their "port unreachable" reaches the client as the VIP's, in the client's own family."""
+    for client, target in PAIRS:
+        refused = connection.asked_nobody(fullnat.lab, VIPS[client], port_of(ECHO, client, target), CLIENTS[client], 6)
+        assert refused == ["ConnectionRefusedError"] * 6, (client, target)
+
+
 @pytest.mark.cases(CARRIERS[1:])
 def test_fullnat_bulk(fullnat, case):
     """iperf3's two connections, in full-size segments up and down, within a family and across."""

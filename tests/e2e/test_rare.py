@@ -7,10 +7,10 @@ import subprocess
 import pytest
 
 from tests.e2e import world
-from tests.e2e.connection import Connection
+from tests.e2e.connection import Connection, asked_nobody
 from tests.lib.lab import CLIENT, wait_until
 
-TUNNELS = [case for case in world.ALL if case.mode == "ipip"]
+TUNNELS_AND_NAT = [case for case in world.ALL if case.mode in ("ipip", "nat")]
 TWO_WORKERS = [case for case in world.ALL if case.workers == 2 and case.name in ("ipip-v4-v4", "ipip-v6-v6")]
 
 # Runs in the client's namespace, as a router on the way there: takes the last segment the VIP sent to the client's port, and
@@ -72,12 +72,12 @@ def queues(up):
 
 def path_mtu(up, target, case, port):
     """What the target's kernel believes of the connection's path."""
-    shown = up.lab.run(target, "ss", "-Htin", f"sport = :80 and dport = :{port}").stdout
+    shown = up.lab.run(target, "ss", "-Htin", f"sport = :{case.target_port(80)} and dport = :{port}").stdout
     found = re.search(r"pmtu:(\d+)", shown)
     return int(found.group(1)) if found else None
 
 
-@pytest.mark.cases(TUNNELS)
+@pytest.mark.cases(TUNNELS_AND_NAT)
 def test_packet_too_big_reaches_its_flows_target(up, case, queues):
     """A router says what fits; the target that has the connection, and no other, believes it. With two workers the message comes
     to the one that does not have the flow."""
@@ -94,6 +94,12 @@ def test_packet_too_big_reaches_its_flows_target(up, case, queues):
         router.tell()
         wait_until("the lower path MTU", lambda: path_mtu(up, target, case, connection.port) == 1300)
         assert connection.ask() == target
+
+
+@pytest.mark.cases([case for case in world.ALL if case.mode == "nat"])
+def test_a_targets_icmp_error_reaches_the_client(up, case):
+    """Nobody listens on the targets: their "port unreachable" comes back as the VIP's, on whichever worker it lands."""
+    assert asked_nobody(up.lab, case.vip, world.ECHO, case.client, 12) == ["ConnectionRefusedError"] * 12
 
 
 @pytest.mark.cases(TWO_WORKERS)
