@@ -111,14 +111,48 @@ def test_the_longest_prefix_decides_alone(answering):
     assert (why["verdict"], why["listener"], why["target_group"]) == ("tx", "wide4", "t1")
 
 
+# ---- datagrams by themselves ----
+
+PER_PACKET = f"""version: 1
+seed: 1
+vips: [{{name: v, address: {VIP4}}}]
+listeners: [{{name: dns, vip: v, protocol: UDP, port: {ECHO}, target_groups: [{{name: g}}]}}]
+target_groups:
+  - name: g
+    protocol: UDP
+    forwarding_mode: ipip
+    attributes: {{algorithm: per_packet}}
+    health_check: {{protocol: NONE}}
+    targets: [{{address: 10.77.2.2}}, {{address: 10.77.2.3}}, {{address: 10.77.2.4}}]
+"""
+
+
+def test_per_packet_deals_out_the_datagrams_of_one_flow(lab):
+    """As for DNS: one socket's questions are answered by every target, and no flow is kept of it."""
+    echoes = [lab.start(target, f"per-packet-{target}", "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "serve", VIP4, str(ECHO), target)
+              for target in lab.targets]
+    try:
+        for target in lab.targets:
+            wait_until(f"the echo on {target}", lambda: lab.run(target, "ss", "-Hlun", f"sport = :{ECHO}").stdout.strip())
+        apply(lab, PER_PACKET)
+        done = lab.run(CLIENT, "/usr/bin/python3", ROOT / "tests/e2e/udp_echo.py", "ask", VIP4, str(ECHO), "1", "60", timeout=60)
+        (answers,) = json.loads(done.stdout)
+        assert len(answers) == 60 and set(answers) == set(lab.targets)  # fewer than all: a probability below 1e-10
+        assert lab.balancer.why("udp", "10.77.2.100", 40000, VIP4, ECHO)["flow"] != "hit"
+    finally:
+        for echo in echoes:
+            echo.kill()
+
+
 # ---- outer fragments ----
 
 MODES = [("ipip", "v4", "v4"), ("ipip", "v6", "v6"), ("gue", "v4", "v6"), ("gue", "v6", "v4"), ("gre", "v4", "v4"), ("gre", "v6", "v6")]
 
 
-def fragmenting(mode, inner, outer):
+def one_target(mode, inner, outer, fragment=True):
     vip = VIP4 if inner == "v4" else VIP6
     target = Lab.target_address("t1", outer)
+    attributes = "outer_fragmentation.enabled: true" if fragment else ""
     return f"""version: 1
 seed: 1
 vips: [{{name: v, address: "{vip}"}}]
@@ -127,7 +161,7 @@ target_groups:
   - name: g
     protocol: TCP_UDP
     forwarding_mode: {mode}
-    attributes: {{outer_fragmentation.enabled: true}}
+    attributes: {{{attributes}}}
     health_check: {{protocol: NONE}}
     targets: [{{address: "{target}"}}]
 """
@@ -177,7 +211,7 @@ def test_what_does_not_fit_is_fragmented(lab, mode, inner, outer):
     try:
         for what, helper in (("the tunnel's end", helpers[0]), ("the upload's server", helpers[1])):
             wait_until(what, lambda: helper.require_running() and "ready" in helper.log.read_text())
-        apply(lab, fragmenting(mode, inner, outer))
+        apply(lab, one_target(mode, inner, outer))
         before = extra_fragments(lab)
         assert int(lab.run(CLIENT, "/usr/bin/python3", "-c", UPLOAD, "send", vip, "5201", str(size), timeout=90).stdout) == size
         # Nearly all of it in full-size segments, two fragments each: one more than without a tunnel.
@@ -189,3 +223,25 @@ def test_what_does_not_fit_is_fragmented(lab, mode, inner, outer):
             helper.kill()
         lab.run(LB, *route, "del", address, "dev", "eth0")
         lab.run(target, BIN / "lb-target", "attach", "eth0")
+
+
+@pytest.mark.parametrize("mode,inner,outer", MODES[:3], ids=["-".join(m) for m in MODES[:3]])
+def test_what_does_not_fit_is_told_to_the_sender(lab, mode, inner, outer):
+    """An upload in segments that do not fit the link with their outer header: lb says what does, the client's kernel believes it, and all of
+    it comes."""
+    target, address, vip, size = "t1", Lab.target_address("t1", outer), VIP4 if inner == "v4" else VIP6, 1_000_000
+    route = ["ip", "-6" if outer == "v6" else "-4", "route"]
+    for family in ("-4", "-6"):  # what an earlier test has taught it
+        lab.run(CLIENT, "ip", family, "route", "flush", "cache")
+    lab.run(LB, *route, "replace", address, "dev", "eth0", "mtu", "1500")
+    server = lab.start(target, f"told-{mode}-{inner}-{outer}", "/usr/bin/python3", "-c", UPLOAD, "serve", vip, "5201")
+    try:
+        wait_until("the upload's server", lambda: server.require_running() and "ready" in server.log.read_text())
+        apply(lab, one_target(mode, inner, outer, fragment=False))
+        before = lab.balancer.drops().get("answered_icmp", 0)
+        assert int(lab.run(CLIENT, "/usr/bin/python3", "-c", UPLOAD, "send", vip, "5201", str(size), timeout=90).stdout) == size
+        assert lab.balancer.drops().get("answered_icmp", 0) > before
+        assert "mtu 14" in lab.run(CLIENT, "ip", "route", "get", vip).stdout
+    finally:
+        server.kill()
+        lab.run(LB, *route, "del", address, "dev", "eth0")
