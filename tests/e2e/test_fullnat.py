@@ -65,8 +65,8 @@ def test_fullnat_families(fullnat, case):
     """All targets answer clients of either family, and see SNAT addresses of their own."""
     for client, target in PAIRS:
         port = port_of(WEB, client, target)
-        answers = fullnat.lab.curl("-H", "Connection: close", url(client, port, "/?[1-24]")).split()
-        assert len(answers) == 24 and set(answers) == set(fullnat.lab.targets), (client, target, answers)
+        answers = fullnat.lab.curl("-H", "Connection: close", url(client, port, "/?[1-60]")).split()
+        assert len(answers) == 60 and set(answers) == set(fullnat.lab.targets), (client, target, answers)
         peer = fullnat.lab.curl(url(client, port, "/peer")).split()[0]
         assert ipaddress.ip_address(peer) in map(ipaddress.ip_address, SNAT[target])
         size = fullnat.lab.curl("-o", "/dev/null", "-w", "%{size_download}", url(client, port, "/big"))
@@ -187,7 +187,10 @@ address, port, udp_port, wanted = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
 def ask(connection):
     connection.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-    return connection.recv(4096)[9:12].decode()
+    answer = b""
+    while not answer.partition(b"\\r\\n\\r\\n")[2]:
+        answer += connection.recv(4096) or b"HTTP/1.1 end\\r\\n\\r\\n."
+    return answer[9:12].decode()
 def outcome(action):
     try:
         return action()
@@ -242,6 +245,7 @@ def test_fullnat_exhaustion_is_answered_and_told(few_translations, case):
     with connection.Script(up.lab, EXHAUST, VIPS["v4"], str(port_of(WEB, "v4", "v4")), str(port_of(ECHO, "v4", "v4")), str(FEW)) as client:
         told = json.loads(client.process.stdout.readline())
         assert told == {"held": ["200"], "tcp": "ConnectionRefusedError", "udp": "ConnectionRefusedError", "kept": ["200"]}
-        assert metric(up.lab, "lb_worker_snat_ports") == metric(up.lab, "lb_worker_snat_capacity") == FEW
+        assert metric(up.lab, "lb_worker_snat_capacity") == FEW
+        wait_until("all ports in use", lambda: metric(up.lab, "lb_worker_snat_ports") == FEW)
         wait_until("the counter", lambda: metric(up.lab, "lb_snat_refused") >= refused + 2)
         wait_until("the event", lambda: any(event["object"] == "snat" and event["new_state"] == "exhausted" for event in up.balancer.json("events")["events"]))

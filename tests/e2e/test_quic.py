@@ -50,7 +50,7 @@ def servers(up, case, configs):
     up.end_helpers()
 
 
-def connect(up, case, connections=8):
+def connect(up, case, connections=16):
     """What became of so many connections."""
     if case.through_lb:  # those that targets reach by lb
         sources = [case.client, case.client]
@@ -72,7 +72,7 @@ def assert_kept(stories, datagrams):
     for story in stories:
         assert len(story) == datagrams and len({(name, number) for name, number, _ in story}) == 1, story
         assert story[0][1] >= 0 and [count for _, _, count in story] == list(range(1, datagrams + 1)), story
-    assert len({story[0][0] for story in stories}) > 1, "all connections are on one target"
+    assert len({story[0][0] for story in stories}) > 1, "all connections are on one target"  # by chance: below 1e-6
 
 
 @pytest.mark.cases(CASES)
@@ -82,10 +82,10 @@ def test_connections_stay_while_clients_move(up, case):
     apply(up, case, configs)
     with servers(up, case, configs):
         routed, unroutable = counted(up, "quic_routed"), counted(up, "quic_unroutable")
-        assert_kept(connect(up, case, 12), 1 + 2 * len(configs) + 1)
-        wait_until("the workers' counts", lambda: counted(up, "quic_routed") + counted(up, "quic_unroutable") >= routed + unroutable + 12 * 8)
-    assert counted(up, "quic_routed") == routed + 12 * 7
-    assert counted(up, "quic_unroutable") == unroutable + 12, "the clients' first packets"
+        assert_kept(connect(up, case), 1 + 2 * len(configs) + 1)
+        wait_until("the workers' counts", lambda: counted(up, "quic_routed") + counted(up, "quic_unroutable") >= routed + unroutable + 16 * 8)
+    assert counted(up, "quic_routed") == routed + 16 * 7
+    assert counted(up, "quic_unroutable") == unroutable + 16, "the clients' first packets"
 
 
 @pytest.mark.cases(world.PLAIN)
