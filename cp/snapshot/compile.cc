@@ -107,13 +107,15 @@ class Assembly {
     return {prefix->address, prefix->length, 1, {}};
   }
 
-  // Of all rules and of who has which group; draining listeners take no new flows, so that their end is no change.
+  // Of all rules, and of which listeners there are with which group: one without a group that goes leaves its tracked flows
+  // to a wider one, which may have one.
   std::uint64_t security_epoch(std::uint64_t rules) const {
     std::uint64_t hash = rules;
     for (const abi::Listener& listener : listeners_) {
-      if (listener.draining != 0 || listener.security_group == abi::kNoIndex) continue;
-      hash = (hash ^ listener.counter_index) * 0x9e3779b97f4a7c15ULL;
-      hash = ((hash ^ hash >> 32) ^ listener.security_group) * 0xd6e8feb86659fd93ULL;
+      const std::uint64_t ports = std::uint64_t{listener.first_port} << 16 | listener.last_port;
+      hash = (hash ^ (std::uint64_t{listener.vip} << 32 | ports)) * 0x9e3779b97f4a7c15ULL;
+      hash =
+          ((hash ^ hash >> 32) ^ (std::uint64_t{listener.protocol} << 32 | listener.security_group)) * 0xd6e8feb86659fd93ULL;
       hash ^= hash >> 29;
     }
     return hash | 1;

@@ -75,3 +75,12 @@ case("security-group", "a tracked flow that sleeps through the change is asked w
 case("security-group", "rules that open again let new flows in", config=SHUT, files={"open.yaml": NESTED},
      events=[{"at": 1.0, "apply": "open.yaml"}], packets=[(0, ether(SYN)), (2, ether(SYN))],
      expect=[drop("security_group"), tx(ipip(SYN), flow="new")])
+
+OFFICE = {"name": "office", "rules": [{"action": "allow", "source": "192.0.2.0/24"}]}
+WIDE = {**listener("wide", port="1-1000"), "security_group": "office"}
+case("security-group", "a listener that goes leaves its tracked flows to a wider one, whose security group asks them",
+     config=config([listener(), WIDE], [group(**CHECKED)], security_groups=[OFFICE]),
+     files={"wide.yaml": config([WIDE], [group(**CHECKED)], security_groups=[OFFICE])}, events=[{"at": 1.0, "apply": "wide.yaml"}],
+     packets=[(0, ether(tcp())), (0.9, ether(tcp("A"))), (1.5, ether(tcp("A")))],
+     expect=[tx(ipip(tcp()), flow="new", listener="web-80"), tx(ipip(tcp("A")), flow="hit", listener="web-80"),
+             drop("security_group", flow="none", listener="wide")])
