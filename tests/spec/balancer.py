@@ -4,17 +4,19 @@ It knows nothing of how lb does it: no workers, no bursts, no table of bounded s
 (choice.py). Time passes in whole seconds. differ.py holds lb-replay to all this.
 """
 import collections
-import ipaddress
 
 from tests.spec.choice import Choice
 from tests.spec.config import KEEP, REHASH, RESET, Desired, Flow
+from tests.spec.fragments import Fragments
+from tests.spec.security import admits
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
-# kind: TCP, UDP, echo (a ping), or error (ICMP about a packet of the flow that the other fields name, its protocol in quoted)
-Packet = collections.namedtuple("Packet", "kind src sport dst dport flags ttl quoted", defaults=(0, 0, 0, 64, None))
+# kind: TCP, UDP, echo (a ping), or error (ICMP about a packet of the flow that the other fields name, its protocol in quoted). part: which fragment
+# of a UDP datagram, by ident; None: it is whole.
+Packet = collections.namedtuple("Packet", "kind src sport dst dport flags ttl quoted part ident", defaults=(0, 0, 0, 64, None, None, 0))
 
 
-class Balancer(Desired):
+class Balancer(Fragments, Desired):
     def __init__(self, config, unhealthy=()):
         super().__init__(config, unhealthy)
         self.flows, self.choice, self.due = {}, Choice(config["seed"]), float("inf")  # due: when time alone will change something
@@ -95,7 +97,7 @@ class Balancer(Desired):
 
     # ---- packets: (verdict, reason, listener, target group, target, flow)
 
-    def packet(self, p):
+    def whole(self, p):
         vip, listener = self.listener_of(p.dst, p.quoted or p.kind, p.dport)
         if vip is None:
             return self.reply(p)
@@ -112,6 +114,10 @@ class Balancer(Desired):
             return self.sent(listener, flow.target, "hit") if known else self.sent_by_hash(listener, key)
         if p.kind == "TCP" and (p.flags & SYN and p.flags & (FIN | RST) or not p.flags & 63 or p.flags & (FIN | PSH | URG | ACK) == FIN | PSH | URG):
             return self.dropped("bad_tcp_flags", listener)
+        if listener.security_group and not admits(self.security_groups[listener.security_group], p):
+            if flow:
+                self.erase(key, flow)
+            return self.dropped("security_group", listener)
         return self.of_flow(p, listener, key, flow)
 
     def of_flow(self, p, listener, key, flow):
@@ -174,27 +180,15 @@ class Balancer(Desired):
             flow.target, flow.state, flow.seen, self.flows[key] = target, state, self.now, flow
         return self.sent(listener, target, "new" if flow else "none")
 
-    # ---- where
-
-    def listener_of(self, address, protocol, port):
-        """(VIP of the longest prefix, its listener of the narrowest range); None: none."""
-        holding = [name for name, network in self.vips.items() if ipaddress.ip_address(address) in network]
-        vip = max(holding, key=lambda name: self.vips[name].prefixlen, default=None)
-        fitting = [each for each in self.shown() if each.vip == vip and protocol in each.protocols and each.first <= port <= each.last]
-        return vip, min(fitting, key=lambda each: (each.last - each.first, each.first, each.draining), default=None)
-
-    def groups_of(self, listener):
-        return [self.groups[name] for name in [*listener.weights, *listener.former][:8] if name in self.groups]
-
-    def shown(self):
-        return [listener for listener in self.listeners if self.groups_of(listener)]
-
     @staticmethod
     def dropped(reason, listener=None):
         return "drop", reason, listener and listener.name, None, None, "none"
 
     @staticmethod
     def sent(listener, target, flow, reason=None):
-        address, port = next(key for key, each in target.group.targets.items() if each is target)
-        name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        name = Balancer.text(next(key for key, each in target.group.targets.items() if each is target))
         return "drop" if reason else "tx", reason, listener.name, target.group.name, name, flow
+
+    @staticmethod
+    def text(key):
+        return f"[{key[0]}]:{key[1]}" if ":" in key[0] else f"{key[0]}:{key[1]}"

@@ -35,6 +35,7 @@ class Listener:
         self.name, self.vip, self.protocols = config["name"], config["vip"], config["protocol"].split("_")
         self.first, self.last = (int(port) for port in (str(config["port"]).split("-") * 2)[:2])
         self.weights = {share["name"]: share.get("weight", 1) for share in config["target_groups"]}
+        self.security_group = config.get("security_group")
         self.former, self.draining, self.ends = {}, False, 0  # former: groups it had, whose flows stay until then
 
     def identity(self):
@@ -57,6 +58,7 @@ class Desired:
         self.apply(config)
 
     def apply(self, config):
+        self.security_groups = {group["name"]: group for group in config.get("security_groups", ())}
         wanted = {group["name"]: group for group in config["target_groups"]}
         for name in [*wanted, *(self.groups.keys() - wanted.keys())]:
             group, members = self.groups.setdefault(name, Group(name)), set()
@@ -104,3 +106,18 @@ class Desired:
 
     def targets_at(self, key):
         return [group.targets[key] for group in self.groups.values() if key in group.targets]
+
+    # ---- where
+
+    def listener_of(self, address, protocol, port):
+        """(VIP of the longest prefix, its listener of the narrowest range); None: none."""
+        holding = [name for name, network in self.vips.items() if ipaddress.ip_address(address) in network]
+        vip = max(holding, key=lambda name: self.vips[name].prefixlen, default=None)
+        fitting = [each for each in self.shown() if each.vip == vip and protocol in each.protocols and each.first <= port <= each.last]
+        return vip, min(fitting, key=lambda each: (each.last - each.first, each.first, each.draining), default=None)
+
+    def groups_of(self, listener):
+        return [self.groups[name] for name in [*listener.weights, *listener.former][:8] if name in self.groups]
+
+    def shown(self):
+        return [listener for listener in self.listeners if self.groups_of(listener)]

@@ -36,6 +36,10 @@ TARGETS_V6 = [f"2001:db8:2::{i:x}" for i in range(2, 8)]
 PLACES = [("web", "80"), ("web", "443"), ("web", "70-90"), ("web", "1-1000"), ("web6", "80"), ("web6", "8080"), ("web6", "60-100"), ("wide", "80"),
           ("wide", "1-200"), ("inner", "80"), ("one", "80"), ("one", "79-81"), ("wide6", "80")]
 
+SECURITY_GROUPS = ["office", "world"]
+SOURCES = ["any", "203.0.113.0/24", "203.0.113.0/30", "203.0.113.2/31", "203.0.113.1", "203.0.113.4", "2001:db8::/32", "2001:db8:c::/126",
+           "2001:db8:c::2", "2001:db8:c::4"]
+
 
 class Script:
     """One run: its configurations, and its events in order."""
@@ -46,7 +50,7 @@ class Script:
         self.workers = 1 if self.replies else self.random.randint(1, 4)
         self.fleet_seed = self.random.getrandbits(63)
         self.groups = {name: self.kind_of_group(name) for name in ("red", "blue", "green", "gold", "grey", "pink")}
-        self.recent = []
+        self.recent, self.late, self.datagrams = [], [], 0
         self.unhealthy = [target for target in TARGETS_V4 + TARGETS_V6 if self.random.random() < 0.1]
         self.configs = [self.config()]
         self.moments = [(0, [], self.packets())]
@@ -135,8 +139,18 @@ class Script:
             taken |= {(vip, port, each) for each in protocol.split("_")}
             used = self.random.sample(usable, min(len(usable), self.pick([1, 1, 1, 2, 3])))
             listeners.append({"name": f"{vip}-{port}-{protocol.lower()}".replace("_", "-"), "vip": vip, "protocol": protocol, "port": port,
+                              **({"security_group": self.pick(SECURITY_GROUPS)} if self.chance(0.25) else {}),
                               "target_groups": [{"name": name, **({"weight": self.pick([0, 1, 3, 999])} if self.chance(0.4) else {})} for name in used]})
-        return {"version": 1, "seed": self.fleet_seed, "vips": VIPS, "listeners": listeners, "target_groups": list(groups.values())}
+        return {"version": 1, "seed": self.fleet_seed, "vips": VIPS, "listeners": listeners, "target_groups": list(groups.values()),
+                "security_groups": [self.security_group(name) for name in SECURITY_GROUPS]}
+
+    def security_group(self, name):
+        rules = {}
+        for _ in range(self.random.randint(1, 8)):
+            matched = {"source": self.pick(SOURCES), **({"protocol": self.pick(["TCP", "UDP"])} if self.chance(0.3) else {}),
+                       **({"port": self.pick(["80", "1-100", "80-443", "any"])} if self.chance(0.4) else {})}
+            rules[tuple({"protocol": "", "port": "any", **matched}.items())] = {"action": self.pick(["allow", "allow", "deny"]), **matched}
+        return {"name": name, "default": self.pick(["allow", "deny"]), "rules": list(rules.values())}
 
     # ---- events
 
@@ -152,7 +166,20 @@ class Script:
         return (self.pick(["drain", "undrain", "undrain", "healthy", "healthy", "unhealthy"]), (self.pick(known), 80)) if known else None
 
     def packets(self):
-        return [self.packet() for _ in range(self.pick([1, 1, 2, 3, 8, PACKETS_AT_ONCE // 2]))]
+        made = [each for _ in range(self.pick([1, 1, 2, 3, 8, PACKETS_AT_ONCE // 2])) for each in self.pieces(self.packet())]
+        if self.late and self.chance(0.3):
+            made.append(self.late.pop())
+        return made
+
+    def pieces(self, p):
+        """The packet, or its fragments, of which the last may come later. One worker: else a NIC may bring them in another order."""
+        if p.kind != "UDP" or p.part is not None or p.ttl <= 1 or p.sport < 40000 or self.workers > 1 or self.chance(0.8):
+            return [p]
+        self.datagrams += 1
+        parts = [p._replace(part=number, ident=self.datagrams % 65536) for number in range(3)]
+        if self.chance(0.2):
+            self.late.append(parts.pop())
+        return parts[1:] if self.chance(0.05) else parts
 
     def new_flow(self):
         kind, (vip, port), listeners = self.pick(["TCP", "TCP", "UDP"]), self.pick(PLACES), self.configs[-1]["listeners"]
@@ -199,11 +226,11 @@ def segment(kind, sport, dport, flags):
         struct.pack(">HHHH", sport, dport, 12, 0) + b"data"
 
 
-def ip(source, destination, protocol, payload, ttl):
+def ip(source, destination, protocol, payload, ttl, ident=0, field=0x4000):
     source, destination = (ipaddress.ip_address(each).packed for each in (source, destination))
     if len(source) == 16:
         return struct.pack(">IHBB", 6 << 28, len(payload), protocol, ttl) + source + destination + payload
-    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, ttl, protocol, 0) + source + destination
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), ident, field, ttl, protocol, 0) + source + destination
     return header[:10] + struct.pack(">H", checksum(header)) + header[12:] + payload
 
 
@@ -217,6 +244,15 @@ def icmp(p, body):
     return ip(p.src, p.dst, 58 if v6 else 1, body[:2] + struct.pack(">H", total) + body[4:], p.ttl)
 
 
+def fragment(p):
+    """Sixteen bytes of 48."""
+    whole, field = struct.pack(">HHHH", p.sport, p.dport, 48, 0) + bytes(40), p.part * 2
+    part, more = whole[16 * p.part:16 * p.part + 16], p.part < 2
+    if ":" in p.src:
+        return ip(p.src, p.dst, 44, struct.pack(">BBHI", 17, 0, field << 3 | more, p.ident) + part, p.ttl)
+    return ip(p.src, p.dst, 17, part, p.ttl, p.ident, more << 13 | field)
+
+
 def frame(p):
     v6, numbers = ":" in p.src, {"TCP": 6, "UDP": 17}
     if p.kind == "echo":
@@ -225,6 +261,8 @@ def frame(p):
         quote = ip(p.dst, p.src, numbers[p.quoted], segment(p.quoted, p.dport, p.sport, ACK), 60)
         router = p._replace(src="2001:db8:a::1" if v6 else "203.0.113.254")
         packet = icmp(router, (struct.pack(">BBHI", 2, 0, 0, 1400) if v6 else struct.pack(">BBHHH", 3, 4, 0, 0, 1400)) + quote)
+    elif p.part is not None:
+        packet = fragment(p)
     else:
         packet = ip(p.src, p.dst, numbers[p.kind], segment(p.kind, p.sport, p.dport, p.flags), p.ttl)
     return bytes.fromhex("029900000099") + bytes.fromhex("02c100000001") + (b"\x86\xdd" if v6 else b"\x08\x00") + packet
@@ -242,21 +280,17 @@ def expected(script):
         yield from (balancer.packet(packet) for packet in packets)
 
 
-def key_text(key):
-    return f"[{key[0]}]:{key[1]}" if ":" in key[0] else f"{key[0]}:{key[1]}"
-
-
 def replayed(script, folder):
     for number, config in enumerate(script.configs):
         (folder / f"{number}.yaml").write_text(json.dumps(config))  # JSON is YAML, and written faster
-    events = [{"at": at, name: f"{what}.yaml" if name == "apply" else key_text(what)} for at, happenings, _ in script.moments for name, what in happenings]
+    events = [{"at": at, name: f"{what}.yaml" if name == "apply" else Balancer.text(what)} for at, happenings, _ in script.moments for name, what in happenings]
     (folder / "events.yaml").write_text(json.dumps(events))
     pcap.write(folder / "in.pcap", [(at, data, len(data)) for at, _, packets in script.moments for data in map(frame, packets)])
     command = [REPLAY, "--config", folder / "0.yaml", "--in", folder / "in.pcap", "--out", folder / "out.pcap", "--json", folder / "verdicts.jsonl",
                "--events", folder / "events.yaml", "--workers", str(script.workers), "--flows", "20000"]
     for address in script.unhealthy:
         if any(target["address"] == address for config in script.configs for group in config["target_groups"] for target in group["targets"]):
-            command += ["--unhealthy", key_text((address, 80))]
+            command += ["--unhealthy", Balancer.text((address, 80))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -23,7 +23,7 @@ def first_mismatch(most_runs=25):
 
 
 @pytest.mark.parametrize("rule", ["a drained target loses its flows at once", "a reset entry stays a second longer", "a FIN says nothing",
-                                  "health is forgotten"])
+                                  "health is forgotten", "security groups admit everybody", "fragments have a time of their own"])
 def test_a_wrong_rule_is_found_out(rule, monkeypatch):
     right = balancer.Balancer
     if rule == "a drained target loses its flows at once":
@@ -33,6 +33,10 @@ def test_a_wrong_rule_is_found_out(rule, monkeypatch):
         monkeypatch.setattr(right, "idle_limit", staticmethod(lambda flow, was=right.idle_limit: was(flow) + (flow.state in ("reset", "short"))))
     elif rule == "a FIN says nothing":
         monkeypatch.setattr(right, "state_after", staticmethod(lambda state, flags, opening, was=right.state_after: was(state, flags & ~balancer.FIN, opening)))
+    elif rule == "security groups admit everybody":
+        monkeypatch.setattr(balancer, "admits", lambda group, packet: True)
+    elif rule == "fragments have a time of their own":
+        monkeypatch.setattr(right, "packet", lambda self, p, was=right.packet: (self.notes.clear() if p.part == 2 else None, was(self, p))[1])
     else:
         monkeypatch.setattr(right, "set_health", lambda self, key, healthy: None)
     assert first_mismatch() is not None
