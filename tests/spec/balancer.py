@@ -9,6 +9,7 @@ from tests.spec.choice import Choice
 from tests.spec.config import KEEP, REHASH, RESET, Desired, Flow
 from tests.spec.fragments import Fragments
 from tests.spec.security import admits
+from tests.spec.slow_start import rise
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 # kind: TCP, UDP, echo (a ping), or error (ICMP about a packet of the flow that the other fields name, its protocol in quoted). part: which fragment
@@ -61,6 +62,7 @@ class Balancer(Fragments, Desired):
             group.recovered = self.now if was and not group.fail_open else group.recovered
             for target in group.targets.values():
                 target.share, target.tracked, target.shut = self.decide(group, target, name in used)
+            rise(group, name in used, self.now, self.past)
             if group.removed and not group.targets:
                 del self.groups[name]
 

@@ -1,12 +1,15 @@
 """The desired state, as the specification wants it: what configurations and drains ask for. The rules are balancer.py's."""
 import ipaddress
 
+from tests.spec.slow_start import judge, serves
+
 KEEP, RESET, REHASH = "keep", "reset", "rehash"  # what becomes of a target's tracked flows
 
 
 class Target:
-    def __init__(self, group, healthy, now):
-        self.group, self.healthy, self.unhealthy_since = group, healthy, now
+    def __init__(self, group, late, now):
+        self.group, self.healthy, self.judged, self.unhealthy_since = group, False, False, now
+        self.late, self.rises_since = late, now if late and not group.probed else None  # late: others of its group serve
         self.weight, self.flows, self.removed, self.drained, self.ends = 0, 0, False, False, 0  # ends: of the deregistration delay
         self.share, self.tracked, self.shut = 0, KEEP, False  # shut: even the SYN of a flow it has goes elsewhere
 
@@ -27,6 +30,7 @@ class Group:
         self.interval = attribute("target_health_state.unhealthy.draining_interval_seconds", 0)
         minimum = "target_group_health.unhealthy_state_routing.minimum_healthy_targets."
         self.least, self.percent = attribute(minimum + "count", 1), int(attribute(minimum + "percentage", "0").replace("off", "0"))
+        self.slow_start = attribute("slow_start.duration_seconds", 0)
         self.probed, self.probe_interval = config["health_check"]["protocol"] != "NONE", config["health_check"]["interval"]
 
 
@@ -65,15 +69,22 @@ class Desired:
             group.removed = name not in wanted
             if not group.removed:
                 group.configure(wanted[name])
+            late = not group.removed and group.slow_start and serves(group)
             for config_of_target in () if group.removed else wanted[name]["targets"]:
                 key = config_of_target["address"], config_of_target.get("port", wanted[name]["port"])
-                target = group.targets.setdefault(key, Target(group, key not in self.unhealthy, self.now))
+                target = group.targets.setdefault(key, Target(group, late, self.now))
                 target.weight, target.removed = config_of_target.get("weight", 1), False
                 members.add(key)
             for key in group.targets.keys() - members:
                 target = group.targets[key]
                 target.ends = target.ends if target.drained or target.removed else self.now + group.delay
                 target.removed = True
+        for config_of_group in config["target_groups"]:
+            for config_of_target in config_of_group["targets"]:
+                key = config_of_target["address"], config_of_target.get("port", config_of_group["port"])
+                target = self.groups[config_of_group["name"]].targets[key]
+                if not target.judged:
+                    judge(target, key not in self.unhealthy, self.now)
         self.apply_listeners([Listener(each) for each in config["listeners"]])
 
     def apply_listeners(self, wanted):
@@ -101,8 +112,7 @@ class Desired:
     def set_health(self, key, healthy):
         (self.unhealthy.discard if healthy else self.unhealthy.add)(key)
         for target in self.targets_at(key):
-            target.unhealthy_since = self.now if target.healthy and not healthy else target.unhealthy_since
-            target.healthy = healthy
+            judge(target, healthy, self.now)
 
     def targets_at(self, key):
         return [group.targets[key] for group in self.groups.values() if key in group.targets]

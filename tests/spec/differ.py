@@ -103,6 +103,8 @@ class Script:
         maybe("target_group_health.unhealthy_state_routing.minimum_healthy_targets.count", 1, 2, 3)
         maybe("target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage", "off", "30", "50", "100")
         if self.chance(0.3):
+            found["slow_start.duration_seconds"] = self.pick([0, 30, 31, 64, 100, 900])
+        if self.chance(0.3):
             found["stickiness.enabled"] = True
             maybe("stickiness.type", "source_ip", "source_ip_dest_ip", "source_ip_dest_ip_proto")
         return found

@@ -23,7 +23,8 @@ def first_mismatch(most_runs=25):
 
 
 @pytest.mark.parametrize("rule", ["a drained target loses its flows at once", "a reset entry stays a second longer", "a FIN says nothing",
-                                  "health is forgotten", "security groups admit everybody", "fragments have a time of their own"])
+                                  "health is forgotten", "security groups admit everybody", "fragments have a time of their own",
+                                  "a late target has its whole share at once"])
 def test_a_wrong_rule_is_found_out(rule, monkeypatch):
     right = balancer.Balancer
     if rule == "a drained target loses its flows at once":
@@ -37,6 +38,8 @@ def test_a_wrong_rule_is_found_out(rule, monkeypatch):
         monkeypatch.setattr(balancer, "admits", lambda group, packet: True)
     elif rule == "fragments have a time of their own":
         monkeypatch.setattr(right, "packet", lambda self, p, was=right.packet: (self.notes.clear() if p.part == 2 else None, was(self, p))[1])
+    elif rule == "a late target has its whole share at once":
+        monkeypatch.setattr(balancer, "rise", lambda *_: None)
     else:
         monkeypatch.setattr(right, "set_health", lambda self, key, healthy: None)
     assert first_mismatch() is not None
