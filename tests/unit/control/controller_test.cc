@@ -58,7 +58,8 @@ class ControllerTest : public ::testing::Test {
   }
   std::vector<std::string> events(const std::string& object) {
     std::vector<std::string> found;
-    for (const Event& event : controller_->live()->events) {
+    const auto live = controller_->live();  // outlives the loop
+    for (const Event& event : live->events) {
       if (event.object == object) found.push_back(event.new_state + ": " + event.detail);
     }
     return found;
