@@ -1,6 +1,7 @@
 // `top`: rates from two looks at the counters, busiest first.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <utility>
@@ -31,7 +32,7 @@ double rate(std::uint64_t now, std::uint64_t before, double seconds) {
 }
 
 std::string number(double value, const ViewOptions& options) {
-  const auto rounded = static_cast<std::uint64_t>(value + 0.5);
+  const auto rounded = static_cast<std::uint64_t>(std::llround(value));
   return options.wide ? std::to_string(rounded) : compact_number(rounded);
 }
 

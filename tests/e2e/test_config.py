@@ -1,6 +1,7 @@
 """Changing the configuration: what is refused, what is kept, and that traffic follows."""
 
 import concurrent.futures
+import contextlib
 import json
 import signal
 import subprocess
@@ -110,26 +111,30 @@ def test_doctor_finds_what_is_wrong(up, case):
     wait_until("lb-dp's end to be noticed", lambda: grades()["lb-dp"] == "bad")
 
 
-def doctored(up, name, *changes):
-    """A copy of lbctl with other bytes: of another version, or with a verb that this lb-cp has not heard of."""
-    code = (BIN / "lbctl").read_bytes()
+def doctored(program, folder, *changes):
+    """A copy of a program with other bytes: of another version, or with a request that its peer has not heard of."""
+    code = (BIN / program).read_bytes()
     for old, new in changes:
         assert len(old) == len(new) and old in code
         code = code.replace(old, new)
-    path = up.lab.folder / name
+    path = folder / f"doctored-{program}"
     path.write_bytes(code)
     path.chmod(0o755)
-    return lambda *arguments: run([path, "--socket", up.balancer.cp_socket, *arguments], check=False)
+    return path
 
 
 @pytest.mark.cases(world.PLAIN[:1])
 def test_lbctl_of_another_version_works_or_says_which_is_older(up, case):
     """An older lbctl is served; a newer one's verb that lb-cp does not know is refused, and names the older side."""
-    older = doctored(up, "lbctl-older", (b"0.1.", b"0.0."))
+    def lbctl(*changes):
+        path = doctored("lbctl", up.lab.folder, *changes)
+        return lambda *arguments: run([path, "--socket", up.balancer.cp_socket, *arguments], check=False)
+
+    older = lbctl((b"0.1.", b"0.0."))
     assert older("--version").stdout == "lbctl 0.0.0\n"
     assert case.web_group in older("get", "target-groups").stdout
     assert older("version").stderr == "lbctl: lbctl 0.0.0 is older than lb-cp 0.1.0\n"
-    newer = doctored(up, "lbctl-newer", (b"0.1.", b"0.9."), (b"LoadBalancer/Freeze", b"LoadBalancer/Thawed"))
+    newer = lbctl((b"0.1.", b"0.9."), (b"LoadBalancer/Freeze", b"LoadBalancer/Thawed"))
     assert newer("get", "vips").returncode == 0
     refused = newer("freeze")
     assert refused.returncode == 1
@@ -144,48 +149,64 @@ target_groups:
 """
 
 
-def test_file_of_lb_cp_is_checked_and_read_again_on_sighup(tmp_path):
-    """--check judges the file without a daemon; SIGHUP takes a good one over, and leaves what is in force where it is wrong or empties lb."""
-    file = tmp_path / "lb.yaml"
-
-    def write(count, check="NONE"):
-        file.write_text(CONFIG.format(check=check, targets=", ".join(f"{{address: 198.51.100.{n}}}" for n in range(1, count + 1))))
-
-    def checked():
-        done = run([BIN / "lb-cp", "--check", "--config", file], check=False)
-        return done.returncode, done.stdout + done.stderr
-
+@contextlib.contextmanager
+def lb_cp_alone(folder, program=BIN / "lb-cp"):
+    """An lb-cp with folder/lb.yaml and no lb-dp; yields its process and an lbctl for it. It has to end well."""
     def lbctl(*arguments, check=True):
-        return run([BIN / "lbctl", "--socket", tmp_path / "cp.sock", *arguments], check=check)
+        return run([BIN / "lbctl", "--socket", folder / "cp.sock", *arguments], check=check)
 
-    def targets():
-        return len([row for row in json.loads(lbctl("get", "targets", "--json").stdout)["targets"] if row["state"] == "unavailable"])
-
-    write(3)
-    assert checked() == (0, f"{file}: ok\n")
-    log = tmp_path / "lb-cp.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([BIN / "lb-cp", "--config", file, "--state-dir", tmp_path / "state", "--socket", tmp_path / "cp.sock",
-                                    "--dp-socket", tmp_path / "dp.sock", "--metrics", "off"], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    with (folder / "lb-cp.log").open("wb") as log:
+        process = subprocess.Popen([program, "--config", folder / "lb.yaml", "--state-dir", folder / "state", "--socket", folder / "cp.sock",
+                                    "--dp-socket", folder / "dp.sock", "--metrics", "off"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         wait_until("lb-cp", lambda: lbctl("version", check=False).returncode == 0, 20)
-        assert targets() == 3
-        write(4)
-        process.send_signal(signal.SIGHUP)
-        wait_until("the new file", lambda: targets() == 4, 10)
-        assert json.loads(lbctl("history", "--json").stdout)["configurations"][0]["cause"] == "SIGHUP"
-
-        write(4, check="MAYBE")
-        wrong = f"{file}:5: target_groups[0].health_check.protocol: must be "
-        assert checked()[0] == 1 and checked()[1].startswith(wrong)
-        process.send_signal(signal.SIGHUP)
-        wait_until("the wrong file to be told", lambda: wrong in log.read_text(), 10)
-        write(2)
-        process.send_signal(signal.SIGHUP)
-        wait_until("the short file to be told", lambda: "removes 2 of 4 targets" in log.read_text(), 10)
-        assert targets() == 4
+        yield process, lbctl
         process.terminate()
         assert process.wait(timeout=10) == 0
     finally:
         process.kill()
         process.wait()
+
+
+def write(folder, targets, check="NONE"):
+    text = CONFIG.format(check=check, targets=", ".join(f"{{address: 198.51.100.{n}}}" for n in range(1, targets + 1)))
+    (folder / "lb.yaml").write_text(text)
+
+
+def test_lb_cp_of_another_version_serves_and_is_named(tmp_path):
+    write(tmp_path, 1)
+    with lb_cp_alone(tmp_path, doctored("lb-cp", tmp_path, (b"0.1.", b"0.9."))) as (_, lbctl):
+        said = lbctl("version")
+        assert "0.9.0" in said.stdout and said.stderr == "lbctl: lbctl 0.1.0 is older than lb-cp 0.9.0\n"
+        assert "blue" in lbctl("get", "target-groups").stdout
+
+
+def test_file_of_lb_cp_is_checked_and_read_again_on_sighup(tmp_path):
+    """--check judges the file without a daemon; SIGHUP takes a good one over, and leaves what is in force where it is wrong or empties lb."""
+    file, log = tmp_path / "lb.yaml", tmp_path / "lb-cp.log"
+
+    def checked():
+        done = run([BIN / "lb-cp", "--check", "--config", file], check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    write(tmp_path, 3)
+    assert checked() == (0, f"{file}: ok\n")
+    with lb_cp_alone(tmp_path) as (process, lbctl):
+        def targets():
+            return len([row for row in json.loads(lbctl("get", "targets", "--json").stdout)["targets"] if row["state"] == "unavailable"])
+
+        assert targets() == 3
+        write(tmp_path, 4)
+        process.send_signal(signal.SIGHUP)
+        wait_until("the new file", lambda: targets() == 4, 10)
+        assert json.loads(lbctl("history", "--json").stdout)["configurations"][0]["cause"] == "SIGHUP"
+
+        write(tmp_path, 4, check="MAYBE")
+        wrong = f"{file}:5: target_groups[0].health_check.protocol: must be "
+        assert checked()[0] == 1 and checked()[1].startswith(wrong)
+        process.send_signal(signal.SIGHUP)
+        wait_until("the wrong file to be told", lambda: wrong in log.read_text(), 10)
+        write(tmp_path, 2)
+        process.send_signal(signal.SIGHUP)
+        wait_until("the short file to be told", lambda: "removes 2 of 4 targets" in log.read_text(), 10)
+        assert targets() == 4

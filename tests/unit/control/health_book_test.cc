@@ -96,6 +96,22 @@ TEST(HealthBook, CountsSurviveAChangeOfConfiguration) {
   EXPECT_EQ(world.health("blue", 1), Health::unhealthy);
 }
 
+TEST(HealthBook, AfterARestartATargetKeepsItsStateUntilProbesSayOtherwise) {
+  World old;
+  const ProbeSpec spec = old.apply(two_groups(2))[0];
+  for (int i = 0; i < 3; ++i) old.take(spec, ProbeVerdict::failed);  // the first target; nothing is known of the second
+  World fresh;
+  fresh.roster.restore(old.roster.memory());
+  ASSERT_EQ(fresh.apply(two_groups(2))[0], spec);
+  EXPECT_EQ(fresh.health("blue", 1), Health::unhealthy);
+  EXPECT_EQ(fresh.health("blue", 2), Health::initial);
+  for (int i = 1; i <= 5; ++i) {  // healthy_threshold
+    EXPECT_EQ(fresh.health("blue", 1), Health::unhealthy) << i;
+    fresh.take(spec, ProbeVerdict::ok);
+  }
+  EXPECT_EQ(fresh.health("blue", 1), Health::healthy);
+}
+
 TEST(HealthBook, WhileFrozenProbesAreShownAndNothingIsCounted) {
   World world;
   const ProbeSpec spec = world.apply(two_groups(1))[0];

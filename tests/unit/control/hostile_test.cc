@@ -95,7 +95,7 @@ class Dice {
                                                     "*a",
                                                     "&a b",
                                                     "!!binary x",
-                                                    "\x00z",
+                                                    std::string(1, '\0') + "z",
                                                     "\xff\xfe",
                                                     "é",
                                                     "name",

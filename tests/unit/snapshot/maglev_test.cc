@@ -7,6 +7,8 @@
 #include <cmath>
 #include <random>
 
+#include "cp/snapshot/decide.h"
+
 namespace lb::cp {
 namespace {
 
@@ -158,6 +160,27 @@ TEST(Maglev, RemovingATargetMovesFewOfTheOthersSlots) {
     EXPECT_LT(share, most) << count << " targets, weights to " << highest_weight;
     RecordProperty("moved_" + std::to_string(count) + "_" + std::to_string(highest_weight), std::to_string(share));
   }
+}
+
+// Slow start: a target's weight grows by equal steps while the others keep theirs, kRampSteps times over. Each step moves
+// about what the target gains with it; the table with all of its weight is the one that it has without a ramp.
+TEST(Maglev, AStepOfASlowStartMovesFewSlots) {
+  const auto whole = make_targets(10, 1, 9);
+  auto ramping = whole;
+  for (MaglevTarget& target : ramping) target.weight *= kRampSteps;
+  EXPECT_EQ(build(ramping, 65537), build(whole, 65537));
+  std::vector<std::uint16_t> before;
+  double most = 0;
+  for (std::uint32_t step = 1; step <= kRampSteps; ++step) {
+    ramping[4].weight = step;
+    const auto slots = build(ramping, 65537);
+    std::size_t moved = 0;
+    for (std::size_t s = 0; s < before.size(); ++s) moved += slots[s] != before[s] ? 1U : 0U;
+    most = std::max(most, static_cast<double>(moved) / 65537);
+    before = slots;
+  }
+  EXPECT_LT(most, 0.01);
+  RecordProperty("most_moved_at_a_step", std::to_string(most));
 }
 
 }  // namespace
