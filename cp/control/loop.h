@@ -38,6 +38,7 @@
 #include "cp/snapshot/compile.h"
 #include "cp/snapshot/publish.h"
 #include "cp/snapshot/roster.h"
+#include "cp/stats/peak_rates.h"
 #include "cp/stats/stats_reader.h"
 #include "dp/lb/snapshot.h"
 
@@ -178,6 +179,7 @@ class Controller::Loop {
   HealthBook health_;
   Compiler compiler_;
   StatsReader stats_;
+  PeakRates peaks_;
   std::string config_text_;
   std::string config_file_;
   HealthFreeze freeze_;

@@ -136,6 +136,8 @@ void Controller::Loop::tick() {
   mirror_->tick(std::chrono::steady_clock::now());
   look_up_paths();
   watch_pools();
+  for (const ListenerRecord& listener : roster_.listeners())
+    peaks_.look(listener.counter_index, stats_.listener(listener.counter_index).packets, SteadyTime::clock::now());
   prober_->hasten(health_.troubled([this](std::uint32_t id) { return stats_.target_troubles(id); }));
   tick_timer_.expires_after(1s);
   tick_timer_.async_wait([this](const auto& error) {
@@ -311,7 +313,12 @@ std::vector<LiveTarget> Controller::Loop::targets(const std::vector<TargetKey>& 
 }
 
 MetricsInput Controller::Loop::metrics() {
-  return {.live = live(), .totals = stats_.totals(), .last_apply_seconds = last_apply_seconds_, .probes = health_.counts()};
+  MetricsInput input{
+      .live = live(), .totals = stats_.totals(), .last_apply_seconds = last_apply_seconds_, .probes = health_.counts()};
+  for (const ListenerRecord& listener : roster_.listeners()) {
+    if (!listener.draining) input.peak_rates[listener.config.name] = peaks_.peak(listener.counter_index);
+  }
+  return input;
 }
 
 explain::Context Controller::Loop::explain_context() {

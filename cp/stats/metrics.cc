@@ -151,6 +151,9 @@ std::vector<MetricFamily> render(const MetricsInput& input) {
   for (const auto& [verdict, count] : input.probes) Page::value(probes, {{"verdict", verdict}}, static_cast<double>(count));
   add_counters(page, input.totals);
   add_listeners(page, live);
+  MetricFamily& peaks = page.family("lb_listener_peak_packets_per_second",
+                                    "most packets a listener had in a second, within the last minute", MetricType::Gauge);
+  for (const auto& [listener, rate] : input.peak_rates) Page::value(peaks, {{"listener", listener}}, rate);
   add_groups(page, live);
   add_workers(page, live);
   return page.take();

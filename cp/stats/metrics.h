@@ -20,6 +20,7 @@ struct MetricsInput {
   CounterTotals totals{};
   double last_apply_seconds = 0;                // from the change to every worker forwarding by it; 0: none yet
   std::map<std::string, std::uint64_t> probes;  // probes by verdict
+  std::map<std::string, double> peak_rates;     // packets a second by listener: PeakRates
 };
 
 class MetricsServer {

@@ -40,6 +40,7 @@ MetricsInput sample() {
   live->workers.push_back({.worker = 1, .flows = 9, .flow_capacity = 100, .busy = 0.5});
   MetricsInput input{.live = live, .last_apply_seconds = 0.25, .probes = {{"ok", 4}}};
   for (std::size_t i = 0; i < input.totals.size(); ++i) input.totals[i] = 1000 + i;
+  input.peak_rates["web-80"] = 1234.5;
   return input;
 }
 
@@ -79,6 +80,7 @@ TEST_F(MetricsTest, LiveStateIsThere) {
   expect_line("lb_listener_bytes_total{listener=\"web-80\"} 34");
   expect_line("lb_listener_new_flows_total{listener=\"web-80\"} 5");
   expect_line("lb_listener_dropped_packets_total{listener=\"web-80\"} 6");
+  expect_line("lb_listener_peak_packets_per_second{listener=\"web-80\"} 1234.5");
   expect_line("lb_target_group_targets{target_group=\"blue\",state=\"healthy\"} 1");
   expect_line("lb_target_group_targets{target_group=\"blue\",state=\"unhealthy\"} 1");
   expect_line("lb_target_group_targets{target_group=\"blue\",state=\"draining\"} 0");
