@@ -76,6 +76,7 @@ class Operations {
   // As apply, but changes nothing.
   virtual ApplyOutcome diff(const std::string& text, const std::string& file) = 0;
   virtual std::shared_ptr<const LiveState> live() = 0;
+  virtual LiveSummary summary() = 0;
   // Some targets of it, without a picture of all. Those that have gone are left out.
   virtual std::vector<LiveTarget> targets(const std::vector<TargetKey>& keys) = 0;
   // Events after `sequence` of the log `instance`; waits up to `wait` where there are none (EventLog::since).

@@ -109,14 +109,14 @@ class Service final : public api::LoadBalancer::Service {
 
   Status GetVersion(ServerContext*, const api::VersionRequest*, api::VersionReply* reply) override {
     return safely([&] {  // no check of the client: this is how versions are compared
-      const auto live = operations_.live();
+      const LiveSummary live = operations_.summary();
       reply->set_version(LB_VERSION);
       reply->set_api(api::API_CURRENT);
-      reply->set_epoch(live->generation.epoch);
-      reply->set_generation(live->generation.n);
-      reply->set_data_plane_connected(live->data_plane_connected);
-      reply->set_data_plane_note(to_utf8(live->data_plane_note));
-      fill_freeze(*live, *reply);
+      reply->set_epoch(live.generation.epoch);
+      reply->set_generation(live.generation.n);
+      reply->set_data_plane_connected(live.data_plane_connected);
+      reply->set_data_plane_note(to_utf8(live.data_plane_note));
+      fill_freeze(live, *reply);
       return Status::OK;
     });
   }
@@ -178,7 +178,7 @@ class Service final : public api::LoadBalancer::Service {
     return changing(*context, *request, [&] {
       if (request->note().size() > kMostNoteBytes) return invalid("note", "is longer than 200 bytes");
       reply->set_was_frozen(operations_.freeze_health(request->frozen(), to_utf8(request->note())));
-      fill_freeze(*operations_.live(), *reply);
+      fill_freeze(operations_.summary(), *reply);
       return Status::OK;
     });
   }
@@ -265,8 +265,8 @@ class Service final : public api::LoadBalancer::Service {
   }
 
   Status list_drops(api::DropList& reply) {
-    const auto live = operations_.live();
-    for (const explain::DropTotal& total : explain::drops(live->workers)) {
+    const LiveSummary live = operations_.summary();
+    for (const explain::DropTotal& total : explain::drops(live.workers)) {
       api::DropRow& row = *reply.add_drops();
       row.set_reason(std::string(total.reason));
       row.set_packets(total.packets);
@@ -350,15 +350,14 @@ class Service final : public api::LoadBalancer::Service {
   }
 
   Status list_workers(const api::ListRequest& request, api::WorkerList& reply) {
-    const auto live = operations_.live();
+    const LiveSummary live = operations_.summary();
     const auto number = [](const LiveWorker& worker) { return std::to_string(worker.worker); };
-    for (const LiveWorker& worker : live->workers) {
+    for (const LiveWorker& worker : live.workers) {
       if (request.name().empty() || request.name() == number(worker)) fill(*reply.add_workers(), worker);
     }
-    if (!request.name().empty() && reply.workers().empty())
-      return not_found("worker", request.name(), live->workers, number);
-    reply.set_data_plane_connected(live->data_plane_connected);
-    reply.set_data_plane_note(to_utf8(live->data_plane_note));
+    if (!request.name().empty() && reply.workers().empty()) return not_found("worker", request.name(), live.workers, number);
+    reply.set_data_plane_connected(live.data_plane_connected);
+    reply.set_data_plane_note(to_utf8(live.data_plane_note));
     return Status::OK;
   }
 
@@ -482,7 +481,7 @@ class Service final : public api::LoadBalancer::Service {
   }
 
   template <typename Reply>
-  static void fill_freeze(const LiveState& live, Reply& reply) {
+  static void fill_freeze(const LiveSummary& live, Reply& reply) {
     if (!live.freeze.frozen()) return;
     reply.mutable_freeze()->set_since_unix_ms(static_cast<std::uint64_t>(live.freeze.since_unix_ms));
     reply.mutable_freeze()->set_note(live.freeze.note);

@@ -122,6 +122,10 @@ std::shared_ptr<const LiveState> Controller::live() {
   return loop_->call([this] { return loop_->live(); });
 }
 
+LiveSummary Controller::summary() {
+  return loop_->call([this] { return loop_->summary(); });
+}
+
 std::vector<LiveTarget> Controller::targets(const std::vector<TargetKey>& keys) {
   return loop_->call([&] { return loop_->targets(keys); });
 }

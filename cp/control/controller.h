@@ -50,6 +50,7 @@ class Controller final : public Operations {
   tl::expected<ApplyOutcome, std::string> rollback(std::uint64_t number, const ApplyOptions& options) override;
   ApplyOutcome diff(const std::string& text, const std::string& file) override;
   std::shared_ptr<const LiveState> live() override;
+  LiveSummary summary() override;
   std::vector<LiveTarget> targets(const std::vector<TargetKey>& keys) override;
   EventsSince events_since(std::uint64_t instance, std::uint64_t sequence, std::chrono::milliseconds wait) override;
   tl::expected<explain::Plan, ApplyOutcome> plan(const std::string& text, const std::string& file) override;

@@ -102,6 +102,7 @@ class Controller::Loop {
   void end_trace(std::uint64_t session);
   std::future<void> when_stored();  // ready once the disk has what was changed before this call, or has refused it
   std::shared_ptr<const LiveState> live();
+  LiveSummary summary() const;
   std::vector<LiveTarget> targets(const std::vector<TargetKey>& keys);
   MetricsInput metrics();
   explain::Context explain_context();

@@ -259,16 +259,21 @@ void Controller::Loop::start_new_listeners() {
 
 // ---- what it shows ----
 
+LiveSummary Controller::Loop::summary() const {
+  return {.generation = data_plane_ && active_ != abi::Generation{} ? active_ : latest_,
+          .data_plane_connected = data_plane_.has_value(),
+          .data_plane_note = data_plane_note_,
+          .freeze = freeze_,
+          .workers = stats_.workers()};
+}
+
 std::shared_ptr<const LiveState> Controller::Loop::live() {
   const auto now = std::chrono::steady_clock::now();
   // Many readers of a large state share one picture of it: never more than a fifth of the thread's time goes there.
   if (live_ && now < live_at_ + 5 * live_cost_) return live_;
   auto live = std::make_shared<LiveState>();
+  static_cast<LiveSummary&>(*live) = summary();
   live->config = std::make_shared<const Config>(roster_.config());
-  live->generation = data_plane_ && active_ != abi::Generation{} ? active_ : latest_;
-  live->data_plane_connected = data_plane_.has_value();
-  live->data_plane_note = data_plane_note_;
-  live->freeze = freeze_;
   for (const ListenerRecord& listener : roster_.listeners()) {
     live->listeners.push_back(
         {listener.config.name, listener.draining, listener.config, stats_.listener(listener.counter_index)});
@@ -283,7 +288,6 @@ std::shared_ptr<const LiveState> Controller::Loop::live() {
     row.targets.reserve(group.targets.size());
     for (const auto& [key, target] : group.targets) row.targets.push_back(show(group, target, shares));
   }
-  live->workers = stats_.workers();
   live->events = events_.newest_first();
   live_ = std::move(live);
   live_at_ = std::chrono::steady_clock::now();

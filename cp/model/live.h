@@ -80,16 +80,20 @@ struct HealthFreeze {
   bool operator==(const HealthFreeze&) const = default;
 };
 
-struct LiveState {
-  std::shared_ptr<const Config> config;
+// What costs little to say, however many targets there are.
+struct LiveSummary {
   abi::Generation generation;  // last one accepted by lb-dp, or last compiled while it is away
   bool data_plane_connected = false;
   std::string data_plane_note;  // why not, or what it refused last
   HealthFreeze freeze;
+  std::vector<LiveWorker> workers;
+};
+
+struct LiveState : LiveSummary {
+  std::shared_ptr<const Config> config;
   std::vector<LiveListener> listeners;
   std::vector<LiveGroup> groups;  // sorted by name
-  std::vector<LiveWorker> workers;
-  std::deque<Event> events;  // newest first, at most 1,000
+  std::deque<Event> events;       // newest first, at most 1,000
 };
 
 // A configuration that was in force once, or is.

@@ -118,6 +118,11 @@ class FakeOperations : public Operations {
     if (broken) throw std::runtime_error("state is broken");
     return std::make_shared<const LiveState>(state);
   }
+  LiveSummary summary() override {
+    const std::lock_guard lock(mutex);
+    if (broken) throw std::runtime_error("state is broken");
+    return state;
+  }
   std::vector<LiveTarget> targets(const std::vector<TargetKey>& keys) override {
     const std::lock_guard lock(mutex);
     std::vector<LiveTarget> found;
