@@ -157,7 +157,8 @@ def tsan(expression, _):
     if not build("tsan", "_build-tsan", *[f"tests/unit/unit_{part}" for part in THREADED_PARTS]):
         return
     parts = []
-    env = {"TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT}/tests/run/tsan.supp"}
+    # Debian's gRPC and abseil are not built for TSan: what starts their threads (unit_api, the hostile calls) runs without it.
+    env = {"TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT}/tests/run/tsan.supp", "GTEST_FILTER": "-HostileTest.*"}
     for part in THREADED_PARTS:
         parts.append(REPORTS / f"tsan-{part}.xml")
         run_gtest(parts[-1], f"tsan-{part}", directory / f"unit_{part}", expression, env)
